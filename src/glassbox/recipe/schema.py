@@ -1,0 +1,122 @@
+"""A whole recipe: its name, its seed, where it runs and its graph of stages."""
+
+import graphlib
+import re
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, field_validator
+
+from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.curation import CrawlStage, CurateStage
+from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
+from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, PretrainStage, SftStage
+
+KINDS: dict[str, type[Stage]] = {
+    "crawl": CrawlStage,
+    "curate": CurateStage,
+    "problems": ProblemsStage,
+    "tokenizer": TokenizerStage,
+    "tokenize": TokenizeStage,
+    "pretrain": PretrainStage,
+    "sft": SftStage,
+    "dpo": DpoStage,
+    "grpo": GrpoStage,
+    "evaluate": EvaluateStage,
+}
+"""Every kind of stage and its settings. What a kind does is in `glassbox/stages.py`."""
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class Machine(Settings):
+    """Where the run happens; never part of a result's identity."""
+
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
+    """auto (a GPU if there is one), cpu or cuda."""
+    threads: int = Field(default=1, gt=0)
+    """CPU threads of the numeric work. One thread repeats a run bit for bit on every machine of the same kind."""
+    watts: float = Field(default=10.0, ge=0)
+    """Power of one busy core (or of the GPU) in watts, for the energy estimate."""
+    price: float = Field(default=0.05, ge=0)
+    """Price of the machine in US dollars an hour, for the cost estimate."""
+
+
+class Recipe(Settings):
+    """What the user writes."""
+
+    name: str
+    """The run's folder name: lower-case letters, digits, - and _."""
+    description: str = Field(default="", json_schema_extra=NOT_IDENTITY)
+    """What the recipe makes, in a sentence."""
+    seed: int = Field(default=1, ge=0)
+    """All randomness of the run derives from it."""
+    machine: Machine = Field(default=Machine(), json_schema_extra=NOT_IDENTITY)
+    """Where the run happens."""
+    stages: dict[str, SerializeAsAny[Stage]] = Field(min_length=1)
+    """Stage name -> its settings. The name is the folder of its artefacts."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"'{name}' is no folder name: use lower-case letters, digits, - and _, a letter first")
+        return name
+
+    def order(self) -> list[str]:
+        """Stage names, each after those it takes from; otherwise as written."""
+        graph = {name: stage.inputs for name, stage in self.stages.items()}
+        return list(graphlib.TopologicalSorter(graph).static_order())
+
+    def descendants(self, names: set[str]) -> set[str]:
+        """`names` and every stage that directly or indirectly takes from one of them."""
+        found = set(names)
+        for name in self.order():
+            if found.intersection(self.stages[name].inputs):
+                found.add(name)
+        return found
+
+    def dump(self) -> dict[str, Any]:
+        """The recipe as plain data, complete with defaults, as `recipe.yaml` of a run holds it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
+    """What is wrong with the graph, as (stage, sentence), or None."""
+    for name, stage in stages.items():
+        if not NAME.fullmatch(name):
+            return name, f"'{name}' is no stage name: use lower-case letters, digits, - and _, a letter first"
+        for source in stage.inputs:
+            if source not in stages:
+                return name, f"takes from '{source}', which is no stage"
+    try:
+        tuple(graphlib.TopologicalSorter({name: stage.inputs for name, stage in stages.items()}).static_order())
+    except graphlib.CycleError as error:
+        return error.args[1][0], "takes from itself by way of " + " -> ".join(error.args[1])
+    for name, stage in stages.items():
+        given = [stages[source].gives for source in stage.inputs]
+        for kind in given:
+            if kind not in stage.takes:
+                takes = ", ".join(stage.takes) or "nothing"
+                source = next(source for source in stage.inputs if stages[source].gives == kind)
+                return name, f"takes from '{source}', which gives {kind}; a {stage.kind} stage takes {takes}"
+        for kind, many in stage.takes.items():
+            low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
+            if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
+                return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
+    return None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe file, for editors."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    definitions = schema.setdefault("$defs", {})
+    for stage in KINDS.values():
+        one = stage.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+        definitions.update(one.pop("$defs", {}))
+        definitions[stage.__name__] = one
+    definitions.pop("Stage", None)
+    schema["properties"]["stages"]["additionalProperties"] = {
+        "oneOf": [{"$ref": f"#/$defs/{stage.__name__}"} for stage in KINDS.values()],
+        "discriminator": {"propertyName": "kind"},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glassbox recipe", **schema}
