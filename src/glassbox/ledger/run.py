@@ -1,0 +1,213 @@
+"""A run's folder: which stages are finished, changed or interrupted; verification of the whole chain; pruning."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glassbox import __version__
+from glassbox.errors import RequestError
+from glassbox.ledger.hashing import MANIFEST, RawHashes, check_folder, digest, hash_file, read_manifest
+from glassbox.ledger.record import append_record, read_records
+from glassbox.ledger.writing import TEMPORARY, atomic_open
+from glassbox.recipe.base import identity
+from glassbox.recipe.loading import build, parse
+from glassbox.recipe.schema import Recipe
+
+ATTEMPTS = ".attempts"
+"""Folder of earlier attempts whose settings changed; `prune` empties it."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands against the recipe: finished, changed (settings or inputs differ), interrupted or waiting."""
+
+    name: str
+    state: str
+    fingerprint: str
+    drift: bool = False
+    """Finished by another version of the code than this one."""
+
+
+def fingerprints(recipe: Recipe, raw: RawHashes) -> dict[str, str]:
+    """Stage -> hash of everything that decides its result: settings, seed, raw input files, its inputs' fingerprints."""
+    found: dict[str, str] = {}
+    for name in recipe.order():
+        stage = recipe.stages[name]
+        found[name] = digest(
+            {
+                "settings": identity(stage),
+                "seed": recipe.seed,
+                "inputs": [found[source] for source in stage.inputs],
+                "raw": raw(stage.raw_files()),
+                "surroundings": stage.surroundings(),
+            }
+        )
+    return found
+
+
+@cache
+def code_version() -> str:
+    """Package version and a hash of its source files: equal exactly when the code is."""
+    root = Path(__file__).resolve().parents[1]
+    hashes = {file.relative_to(root).as_posix(): hash_file(file) for file in sorted(root.rglob("*.py"))}
+    return f"{__version__}+{digest(hashes)[:12]}"
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the run's records say of the machine."""
+    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+
+
+def stage_states(run: Path, recipe: Recipe) -> list[StageState]:
+    """The state of every stage of the recipe in its run folder, in order."""
+    prints = fingerprints(recipe, RawHashes(run / ".raw-hashes.json"))
+    states = []
+    for name in recipe.order():
+        folder, drift = run / name, False
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            state = "finished" if manifest["fingerprint"] == prints[name] else "changed"
+            drift = state == "finished" and manifest["code"] != code_version()
+        elif read_attempt(folder):
+            state = "interrupted" if read_attempt(folder).get("fingerprint") == prints[name] else "changed"
+        else:
+            state = "waiting"
+        states.append(StageState(name, state, prints[name], drift))
+    return states
+
+
+def read_attempt(folder: Path) -> dict[str, Any]:
+    """`attempt.json` of a stage folder: the fingerprint and settings it was started with; empty if there is none."""
+    try:
+        attempt: dict[str, Any] = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return attempt
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Keep the resolved recipe as the run's `recipe.yaml`, and its hash in the ledger when it changed."""
+    text = yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
+    content = hashlib.sha256(text.encode()).hexdigest()
+    path = run / "recipe.yaml"
+    if not path.exists() or path.read_text(encoding="utf-8") != text or recorded_recipe(run) != content:
+        with atomic_open(path) as file:
+            file.write(text)
+        append_record(run, {"event": "recipe", "content": content})
+
+
+def recorded_recipe(run: Path) -> str | None:
+    return next((r["content"] for r in reversed(read_records(run)) if r["event"] == "recipe"), None)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe a run was last started with."""
+    path = run / "recipe.yaml"
+    if not path.exists():
+        raise RequestError(f"{run}: no run here (no recipe.yaml); `glassbox run RECIPE` makes one")
+    data, lines = parse(path.read_text(encoding="utf-8"), str(path))
+    return build(data, lines, str(path))
+
+
+def verify(run: Path) -> Iterator[tuple[str, int, list[str]]]:
+    """Re-hash the whole chain. Yields (what, number of files, sentences about what differs), from the raw input on.
+
+    Checked: the ledger's own chain of hashes, the recipe, each finished stage's raw input files, its manifest against
+    the ledger, its files against the manifest, and its inputs' fingerprints against theirs.
+    """
+    recipe = read_recipe(run)
+    records = read_records(run)
+    wrong = [] if recorded_recipe(run) == hash_file(run / "recipe.yaml") else [f"{run / 'recipe.yaml'}: was edited"]
+    yield "recipe and ledger", 2, wrong
+    sealed = {record["manifest"]: record for record in records if record["event"] == "finished"}
+    done: dict[str, str] = {}
+    for name in recipe.order():
+        folder = run / name
+        manifest = read_manifest(folder)
+        if manifest is None:
+            continue
+        wrong = []
+        if hash_file(folder / MANIFEST) not in sealed:
+            wrong.append(f"{folder / 'manifest.json'}: does not match the ledger")
+        for file, sha in manifest["raw"].items():
+            if not Path(file).exists():
+                wrong.append(f"{file}: raw input is gone")
+            elif hash_file(Path(file)) != sha:
+                wrong.append(f"{file}: raw input differs from what was read")
+        wrong += check_folder(folder, manifest)
+        for source, fingerprint in manifest["inputs"].items():
+            if done.get(source, fingerprint) != fingerprint:
+                wrong.append(f"{folder}: was made from an earlier attempt of '{source}'; run the recipe again")
+        done[name] = manifest["fingerprint"]
+        yield name, len(manifest["files"]) + len(manifest["raw"]), wrong
+
+
+def prune(run: Path) -> int:
+    """Delete earlier attempts and leftovers of killed writers; returns the bytes freed."""
+    freed = 0
+    for path in [run / ATTEMPTS, *run.rglob(f"{TEMPORARY}*")]:
+        if path.is_dir():
+            freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path)
+        elif path.exists():
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's folder for this process. Raises RequestError if another process works on it."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"{run}: another process is working on this run; wait for it or stop it") from None
+        yield
+
+
+def model_folder(spec: str, runs: Path) -> Path:
+    """The model folder that `spec` names: a run (its last model), `run/stage`, a stage's folder or a model folder."""
+    given = Path(spec)
+    for base in (runs / spec, given):
+        if (base / "config.json").exists():
+            return base
+        if (base / "model" / "config.json").exists():
+            return base / "model"
+        if (base / "recipe.yaml").exists():
+            recipe = read_recipe(base)
+            models = [name for name in recipe.order() if recipe.stages[name].gives == "model"]
+            finished = [name for name in models if read_manifest(base / name) is not None]
+            if not finished:
+                raise RequestError(f"{base}: no model in this run is finished yet")
+            return base / finished[-1] / "model"
+    raise RequestError(f"'{spec}' is no run under {runs}, no run/stage and no model folder")
+
+
+def run_folder(spec: str, runs: Path) -> Path:
+    """The folder of the run that `spec` names: a name under `runs`, or a path."""
+    for folder in (runs / spec, Path(spec)):
+        if (folder / "recipe.yaml").exists():
+            return folder
+    known = sorted(path.parent.name for path in runs.glob("*/recipe.yaml")) if runs.exists() else []
+    raise RequestError(f"'{spec}' is no run under {runs} (runs: {', '.join(known) or 'none'})")
+
+
+def finished_stage(run: Path, name: str) -> dict[str, Any]:
+    """The manifest of a finished stage, or RequestError."""
+    manifest = read_manifest(run / name)
+    if manifest is None:
+        raise RequestError(f"{run / name}: this stage is not finished; `glassbox status {run.name}` shows what is")
+    return manifest

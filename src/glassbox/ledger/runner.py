@@ -1,0 +1,241 @@
+"""Carry out a recipe: which stages are due, each in its own folder, sealed when done, every attempt on record."""
+
+import logging
+import resource
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from glassbox.errors import GlassboxError, Interrupted, RequestError
+from glassbox.ledger.hashing import MANIFEST, RawHashes, hash_file, read_manifest, seal
+from glassbox.ledger.record import append_record, read_records
+from glassbox.ledger.run import (
+    ATTEMPTS,
+    StageState,
+    code_version,
+    locked,
+    machine_facts,
+    read_attempt,
+    stage_states,
+    write_recipe,
+)
+from glassbox.ledger.workspace import Artefact, Inputs, Workspace
+from glassbox.ledger.writing import TEMPORARY, write_json
+from glassbox.recipe.base import Stage
+from glassbox.recipe.schema import Recipe
+
+log = logging.getLogger("glassbox")
+
+StageFunction = Callable[[Any, Inputs, Workspace], None]
+
+
+class Watcher(Protocol):
+    """Who looks on: the command line shows bars, a test counts calls."""
+
+    def stage(self, name: str, state: str, seconds: float = 0.0) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages to carry out: from `first` to `last` (default all), `fresh` ones again whatever their state."""
+
+    first: str | None = None
+    last: str | None = None
+    fresh: frozenset[str] = frozenset()
+
+    def of(self, recipe: Recipe) -> list[str]:
+        order = recipe.order()
+        for name in {self.first, self.last, *self.fresh} - {None}:
+            if name not in order:
+                raise RequestError(f"'{name}' is no stage of recipe '{recipe.name}' (stages: {', '.join(order)})")
+        start = order.index(self.first) if self.first else 0
+        end = order.index(self.last) + 1 if self.last else len(order)
+        return order[start:end]
+
+
+def due_stages(run: Path, recipe: Recipe, selection: Selection = Selection()) -> tuple[list[StageState], set[str]]:
+    """The state of every stage, and the names of those that would be carried out now."""
+    states = stage_states(run, recipe)
+    again = recipe.descendants(set(selection.fresh)) if selection.fresh else set()
+    due = {state.name for state in states if state.state != "finished"} | again
+    return states, due.intersection(selection.of(recipe))
+
+
+def execute(
+    recipe: Recipe,
+    run: Path,
+    functions: Mapping[str, StageFunction],
+    watcher: Watcher,
+    *,
+    selection: Selection = Selection(),
+    device: str = "cpu",
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """Bring `run` up to date with `recipe`; returns the names of the stages that were carried out.
+
+    Raises RequestError (wrong request), GlassboxError (a stage failed) or Interrupted. Whatever was finished stays.
+    """
+    with locked(run):
+        states, due = due_stages(run, recipe, selection)
+        write_recipe(run, recipe)
+        _record_missed(run, recipe)
+        chosen = set(selection.of(recipe))
+        for state in states:
+            name, stage = state.name, recipe.stages[state.name]
+            if name not in due:
+                if name in chosen:
+                    watcher.stage(name, "unchanged")
+                continue
+            for source in stage.inputs:
+                if read_manifest(run / source) is None:
+                    raise RequestError(f"stage '{name}' takes from '{source}', which is not finished; run it first")
+            if stop_requested():
+                raise Interrupted("stopped on request; run the same command again to go on")
+            _carry_out(recipe, run, state, functions[stage.kind], watcher, device, stop_requested, selection.fresh)
+        return [state.name for state in states if state.name in due]
+
+
+def _carry_out(
+    recipe: Recipe,
+    run: Path,
+    state: StageState,
+    function: StageFunction,
+    watcher: Watcher,
+    device: str,
+    stop_requested: Callable[[], bool],
+    fresh: frozenset[str],
+) -> None:
+    name, stage, folder = state.name, recipe.stages[state.name], run / state.name
+    earlier = _prepare(run, state, again=state.state == "finished" or name in fresh)
+    workspace = Workspace(
+        folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested
+    )
+    inputs = Inputs(tuple(Artefact(source, recipe.stages[source].gives, run / source) for source in stage.inputs))
+    watcher.stage(name, "resumed" if earlier else "started")
+    started, cpu = time.time(), _cpu_seconds()
+    outcome = "killed"
+    try:
+        function(stage, inputs, workspace)
+        outcome = "finished"
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    except OSError as error:
+        outcome = "failed"
+        where = error.filename or folder
+        raise GlassboxError(
+            f"stage '{name}': {where}: {error.strerror or error}; mend it and run the same command again, "
+            "finished work is kept"
+        ) from error
+    except GlassboxError as error:
+        outcome = "failed"
+        raise type(error)(f"stage '{name}': {error}") from error
+    except Exception:
+        outcome = "failed"
+        raise
+    finally:
+        seconds = earlier + time.time() - started
+        cost = {
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "energy_wh": round((_cpu_seconds() - cpu) * recipe.machine.watts / 3600, 4),
+            "cost_usd": round(seconds / 3600 * recipe.machine.price, 6),
+        }
+        if outcome == "finished":
+            _finish(run, recipe, state, stage, cost)
+            watcher.stage(name, "finished", seconds)
+        else:
+            _note_time(folder, seconds)
+            _try_record(run, {"event": outcome, "stage": name, "fingerprint": state.fingerprint, **cost})
+
+
+def _prepare(run: Path, state: StageState, again: bool) -> float:
+    """Make the stage's folder ready; returns the seconds that an interrupted attempt has already taken (0: none).
+
+    A folder of other settings moves to `.attempts/`. One without checkpoints is emptied: such a stage starts anew.
+    """
+    folder = run / state.name
+    attempt = read_attempt(folder)
+    if folder.exists() and (again or attempt.get("fingerprint") != state.fingerprint):
+        kept = run / ATTEMPTS / f"{state.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"
+        kept.parent.mkdir(exist_ok=True)
+        folder.rename(kept)
+    resumed = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir())
+    if folder.exists() and not resumed:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.rglob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    seconds = float(attempt.get("seconds", 0.0)) if resumed else 0.0
+    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, "seconds": seconds})
+    return seconds
+
+
+def _finish(run: Path, recipe: Recipe, state: StageState, stage: Stage, cost: dict[str, Any]) -> None:
+    folder = run / state.name
+    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, **cost})
+    about = {
+        "stage": state.name,
+        "kind": stage.kind,
+        "gives": stage.gives,
+        "fingerprint": state.fingerprint,
+        "inputs": {source: read_attempt(run / source)["fingerprint"] for source in stage.inputs},
+        "raw": RawHashes(run / ".raw-hashes.json")(stage.raw_files()),
+        "code": code_version(),
+    }
+    seal(folder, about)
+    _record_finished(run, state.name)
+
+
+def _record_finished(run: Path, name: str) -> None:
+    manifest = read_manifest(run / name)
+    assert manifest is not None
+    cost = {key: value for key, value in read_attempt(run / name).items() if key != "fingerprint"}
+    record = {
+        "event": "finished",
+        "stage": name,
+        "kind": manifest["kind"],
+        "fingerprint": manifest["fingerprint"],
+        "inputs": manifest["inputs"],
+        "manifest": hash_file(run / name / MANIFEST),
+        "code": manifest["code"],
+        "machine": machine_facts(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **cost,
+    }
+    append_record(run, record)
+
+
+def _record_missed(run: Path, recipe: Recipe) -> None:
+    """A kill between sealing a stage and recording it leaves a sealed folder without a record: record it now."""
+    known = {record["manifest"] for record in read_records(run) if record["event"] == "finished"}
+    for name in recipe.order():
+        if read_manifest(run / name) is not None and hash_file(run / name / MANIFEST) not in known:
+            _record_finished(run, name)
+
+
+def _note_time(folder: Path, seconds: float) -> None:
+    attempt = read_attempt(folder)
+    try:
+        write_json(folder / "attempt.json", {**attempt, "seconds": seconds})
+    except OSError as error:
+        log.warning("%s: could not note the time spent (%s)", folder, error)
+
+
+def _try_record(run: Path, record: dict[str, Any]) -> None:
+    """Record a failed attempt; on a full disk the failure itself is the message that matters."""
+    try:
+        append_record(run, record)
+    except OSError as error:
+        log.warning("%s: could not write the record (%s)", run, error)
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and its finished children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

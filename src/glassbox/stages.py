@@ -1,0 +1,34 @@
+"""Kind of stage -> the function that does it: the one table that ties rooms to recipes.
+
+Functions are imported when their stage runs, so that curation never loads PyTorch and training never loads the data engine.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from glassbox.ledger.runner import StageFunction
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.recipe.base import Stage
+
+WHERE: dict[str, str] = {
+    "crawl": "glassbox.curate.crawl",
+    "curate": "glassbox.curate.stage",
+    "problems": "glassbox.judge.stage",
+    "tokenizer": "glassbox.tokens.tokenizer",
+    "tokenize": "glassbox.tokens.stage",
+    "pretrain": "glassbox.train.pretrain",
+    "sft": "glassbox.align.sft",
+    "dpo": "glassbox.align.dpo",
+    "grpo": "glassbox.reinforce.stage",
+    "evaluate": "glassbox.evaluate.stage",
+}
+
+
+def _function(module: str) -> StageFunction:
+    def run(config: Stage, inputs: Inputs, workspace: Workspace) -> None:
+        import_module(module).run(config, inputs, workspace)
+
+    return run
+
+
+STAGES: Mapping[str, StageFunction] = {kind: _function(module) for kind, module in WHERE.items()}
