@@ -1,0 +1,112 @@
+"""What the command line shows while it works: a bar with rate and time left on a terminal, a plain line now and then in a log."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+PLAIN_EVERY = 20.0
+"""Seconds between progress lines when the output is not a terminal."""
+
+MARKS = {"unchanged": "=", "started": ">", "resumed": ">", "finished": "+"}
+
+
+class StageWatcher:
+    """Shows stages and their progress (a `glassbox.ledger.runner.Watcher`)."""
+
+    def __init__(self, progress: Progress | None):
+        self.bar = progress
+        self.task: TaskID | None = None
+        self.name = ""
+        self.last_line = 0.0
+        self.started = 0.0
+
+    def stage(self, name: str, state: str, seconds: float = 0.0) -> None:
+        if self.bar and self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+        if state in ("started", "resumed"):
+            self.name, self.started, self.last_line = name, time.monotonic(), time.monotonic()
+            if self.bar:
+                self.task = self.bar.add_task(name, total=None, note="")
+        took = f"  {duration(seconds)}" if seconds else ""
+        if not self.bar or state not in ("started", "resumed"):
+            (self.bar.console if self.bar else out).print(f"{MARKS[state]} {name:<12} {state}{took}")
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=done, total=total, note=note)
+        elif time.monotonic() - self.last_line >= PLAIN_EVERY:
+            self.last_line = time.monotonic()
+            left = (time.monotonic() - self.started) * (total - done) / done if done else 0.0
+            out.print(f"  {self.name:<12} {done:,.0f}/{total:,.0f}  {note}  {duration(left)} left")
+
+
+@contextmanager
+def watching() -> Iterator[StageWatcher]:
+    """A watcher for the length of a run."""
+    if not out.is_terminal:
+        yield StageWatcher(None)
+        return
+    columns = (
+        TextColumn("> {task.description:<12}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=out, transient=True) as progress:
+        yield StageWatcher(progress)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM once asks for a clean stop after the next checkpoint; twice stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        err.print("stopping after a checkpoint (again to stop at once; finished work is kept either way)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 4 min 05 s, 2 h 10 min, 3.4 days."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    if seconds < 48 * 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def stdin_is_terminal() -> bool:
+    return sys.stdin.isatty()
