@@ -1,0 +1,113 @@
+"""Grouped-query attention with rotary positions, sliding window and packed documents.
+
+Letters: B batch, T query tokens, S key tokens, D model width, H query heads, K key/value heads, d head width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassbox.model.cache import Cache
+from glassbox.model.layers import Linear
+from glassbox.recipe.network import Network
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every layer of one forward pass needs alike, computed once."""
+
+    cos: Tensor
+    """(B or 1, T, 1, d/2) in the compute type."""
+    sin: Tensor
+    """As `cos`."""
+    bias: Tensor | None
+    """(B or 1, 1, T, S): 0 where the query sees the key, -inf elsewhere; None: plain causal attention."""
+    positions_BT: Tensor | None
+    """Where the new tokens stand in the cache; None: at 0..T-1."""
+
+
+def share(
+    network: Network,
+    ids_BT: Tensor,
+    positions_BT: Tensor | None,
+    documents_BT: Tensor | None,
+    cached: bool,
+    dtype: torch.dtype,
+) -> Shared:
+    """Rotary tables and mask for a forward pass over `ids_BT`; see `Transformer.forward` for the arguments."""
+    T, device = ids_BT.shape[1], ids_BT.device
+    places_BT = positions_BT if positions_BT is not None else torch.arange(T, device=device)[None]
+    cos, sin = rotary(places_BT, network.head_dim, network.attention.rope_base)
+    if cached and positions_BT is not None:
+        seen_BTS = visible(positions_BT, torch.arange(int(positions_BT.max()) + 1, device=device)[None], network)
+    elif documents_BT is not None or (network.attention.window or T) < T:
+        order_1T = torch.arange(T, device=device)[None]
+        seen_BTS = visible(order_1T, order_1T, network)
+        if documents_BT is not None:
+            seen_BTS = seen_BTS & (documents_BT[:, :, None] == documents_BT[:, None, :])
+    else:
+        return Shared(cos.to(dtype), sin.to(dtype), None, positions_BT)
+    # a float bias is made once here; a boolean mask would be turned into one again in every layer
+    bias = torch.zeros(seen_BTS.shape, device=device, dtype=dtype).masked_fill_(~seen_BTS, float("-inf"))
+    return Shared(cos.to(dtype), sin.to(dtype), bias[:, None], positions_BT)
+
+
+def rotary(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, T, 1, d/2) in fp32 of position * base^(-2i/d) (arXiv:2104.09864)."""
+    exponent = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32) / head_dim
+    angle = positions_BT[:, :, None, None].float() * base**-exponent
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BTHd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + d/2]) by its angle: the half-split layout of Hugging Face models."""
+    a, b = x_BTHd.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def visible(query_BT: Tensor, key_BS: Tensor, network: Network) -> Tensor:
+    """(B, T, S): whether the key's position is at or before the query's, within the window if there is one."""
+    distance_BTS = query_BT[:, :, None] - key_BS[:, None, :]
+    seen = distance_BTS >= 0
+    return seen if network.attention.window is None else seen & (distance_BTS < network.attention.window)
+
+
+class Attention(nn.Module):
+    """x_BTD -> (B, T, D). Queries, keys and values come from one product, rows in that order."""
+
+    def __init__(self, network: Network, layer: int):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = network.attention.heads, network.attention.kv_heads, network.head_dim
+        self.layer = layer
+        self.qkv = Linear(network.dim, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.out = Linear(self.heads * self.head_dim, network.dim)
+
+    def forward(self, x_BTD: Tensor, shared: Shared, cache: Cache | None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim)
+        qk, v_BTKd = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        q_BTHd, k_BTKd = rotate(qk, shared.cos, shared.sin).split((self.heads, self.kv_heads), dim=2)
+        if cache is not None:
+            cache.write(self.layer, k_BTKd, v_BTKd, shared.positions_BT)
+        if cache is None or shared.positions_BT is None:
+            y_BTHd = self._attend(q_BTHd, k_BTKd.transpose(1, 2), v_BTKd.transpose(1, 2), shared.bias)
+        else:
+            assert shared.bias is not None
+            S = shared.bias.shape[-1]
+            keys, values = cache.keys[self.layer][:, :, :S], cache.values[self.layer][:, :, :S]
+            y_BTHd = self._attend(q_BTHd, keys, values, shared.bias)
+        return self.out(y_BTHd.reshape(B, T, -1))
+
+    def _attend(self, q_BTHd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, bias: Tensor | None) -> Tensor:
+        """Softmax attention of the queries over the keys -> (B, T, H, d)."""
+        B, T, H, d = q_BTHd.shape
+        if T == 1 and bias is not None:
+            # decoding: the query heads of a group stand as query tokens of their key head, so no key is copied
+            q_BKGd = q_BTHd.view(B, self.kv_heads, H // self.kv_heads, d)
+            return F.scaled_dot_product_attention(q_BKGd, k_BKSd, v_BKSd, attn_mask=bias).reshape(B, 1, H, d)
+        y_BHTd = F.scaled_dot_product_attention(
+            q_BTHd.transpose(1, 2), k_BKSd, v_BKSd, attn_mask=bias, is_causal=bias is None, enable_gqa=True
+        )
+        return y_BHTd.transpose(1, 2)

@@ -1,0 +1,145 @@
+"""Dropless token-choice mixture of experts: router, grouped products, balancing losses (OLMoE, arXiv:2409.02060).
+
+Letters: T tokens, D model width, E experts, K experts of a token, R = T * K rows sorted by expert, H inner width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from glassbox.model.feed_forward import swiglu
+from glassbox.recipe.network import Experts, Network
+
+
+@torch.library.custom_op("glassbox::grouped_product", mutates_args=())
+def grouped_product(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
+    """x_RD, rows sorted by expert, times each row's expert's matrix -> (R, H).
+
+    `ends_E` (int32) holds the row after each expert's last; ends_E[-1] must be R. Empty experts are fine. An operator
+    of its own because the built-in one refuses fp32 when compiled or on the meta device and expanded gradients always,
+    and is counted as zero operations.
+    """
+    return F.grouped_mm(x_RD, w_EDH, offs=ends_E)
+
+
+@grouped_product.register_fake
+def _(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
+    return x_RD.new_empty(x_RD.shape[0], w_EDH.shape[-1])
+
+
+@torch.library.custom_op("glassbox::grouped_weight_gradient", mutates_args=())
+def grouped_weight_gradient(x_RD: Tensor, grad_RH: Tensor, ends_E: Tensor) -> Tensor:
+    """Sum over each expert's rows of the outer product of input and gradient -> (E, D, H); zero without rows."""
+    return F.grouped_mm(x_RD.t(), grad_RH, offs=ends_E)
+
+
+@grouped_weight_gradient.register_fake
+def _(x_RD: Tensor, grad_RH: Tensor, ends_E: Tensor) -> Tensor:
+    return x_RD.new_empty(ends_E.shape[0], x_RD.shape[1], grad_RH.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_RH: Tensor) -> tuple[Tensor, Tensor, None]:
+    x_RD, w_EDH, ends_E = ctx.saved_tensors
+    grad_RH = grad_RH.contiguous()
+    return (
+        grouped_product(grad_RH, w_EDH.transpose(-2, -1), ends_E),
+        grouped_weight_gradient(x_RD, grad_RH, ends_E),
+        None,
+    )
+
+
+grouped_product.register_autograd(_backward, setup_context=_save)
+
+
+@register_flop_formula([torch.ops.glassbox.grouped_product, torch.ops.glassbox.grouped_weight_gradient])
+def _flops(x_shape: Any, w_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * x_shape[0] * x_shape[1] * w_shape[-1]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A layer's choice of experts and what it says about balance."""
+
+    weight_TK: Tensor
+    expert_TK: Tensor
+    loss: Tensor
+    """Scalar: this layer's weighted load-balancing and z-loss."""
+    load_E: Tensor
+    """Tokens sent to each expert, padding left out, int64."""
+
+
+class Router(nn.Module):
+    """x_TD -> Routing. Scores, softmax and losses run in fp32."""
+
+    def __init__(self, dim: int, experts: Experts):
+        super().__init__()
+        self.experts = experts
+        self.weight = nn.Parameter(torch.empty(experts.count, dim))
+
+    def forward(self, x_TD: Tensor, valid_T: Tensor | None) -> Routing:
+        logit_TE = F.linear(x_TD.float(), self.weight.float())
+        prob_TE = logit_TE.softmax(dim=-1)
+        weight_TK, expert_TK = prob_TE.topk(self.experts.top_k, dim=-1)
+        loss, load_E = balance(logit_TE, prob_TE, expert_TK, valid_T, self.experts)
+        if self.experts.normalise:
+            weight_TK = weight_TK / weight_TK.sum(dim=-1, keepdim=True)
+        return Routing(weight_TK, expert_TK, loss, load_E)
+
+
+def balance(
+    logit_TE: Tensor, prob_TE: Tensor, expert_TK: Tensor, valid_T: Tensor | None, experts: Experts
+) -> tuple[Tensor, Tensor]:
+    """A layer's router loss (scalar, weighted) and load (E,) over the tokens that are valid (None: all).
+
+    Load balancing: E / (T K) * sum_e load_e * mean probability_e, 1 when balanced and E/K at worst; the gradient flows
+    through the probabilities. Z-loss: mean over tokens of logsumexp^2, divided by K. Both as OLMoE's training code
+    scales them, which is K times less than equations 3 and 4 of the paper.
+    """
+    E, K = experts.count, experts.top_k
+    if valid_T is None:
+        tokens: Tensor | int = logit_TE.shape[0]
+        load_E = torch.bincount(expert_TK.flatten(), minlength=E)
+        mean_E = prob_TE.mean(dim=0)
+        z = logit_TE.logsumexp(dim=-1).square().mean()
+    else:
+        kept_T = valid_T.to(prob_TE.dtype)
+        tokens = kept_T.sum().clamp_min(1)
+        load_E = torch.bincount(expert_TK.flatten(), kept_T.repeat_interleave(K), minlength=E).long()
+        mean_E = kept_T @ prob_TE / tokens
+        z = (logit_TE.logsumexp(dim=-1).square() * kept_T).sum() / tokens
+    imbalance = E * (load_E / (tokens * K) * mean_E).sum()
+    return experts.balance_loss * imbalance + experts.z_loss * z / K, load_E
+
+
+class MixtureOfExperts(nn.Module):
+    """x_TD -> (y_TD, Routing): the weighted sum of K SwiGLU experts for each token; no token is ever dropped."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        assert network.experts is not None
+        experts = network.experts
+        self.router = Router(network.dim, experts)
+        self.gate_up_EDH = nn.Parameter(torch.empty(experts.count, network.dim, 2 * experts.hidden))
+        self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
+
+    def forward(self, x_TD: Tensor, valid_T: Tensor | None = None) -> tuple[Tensor, Routing]:
+        """`valid_T` (bool) marks tokens that count in losses and load; None: all do."""
+        routing = self.router(x_TD, valid_T)
+        T, K = routing.expert_TK.shape
+        chosen_R = routing.expert_TK.flatten()
+        order_R = chosen_R.argsort(stable=True)
+        place_R = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(T * K, device=order_R.device))
+        ends_E = torch.bincount(chosen_R, minlength=self.gate_up_EDH.shape[0]).cumsum(0).int()
+        x_RD = x_TD.index_select(0, order_R // K)
+        hidden_RH = swiglu(grouped_product(x_RD, self.gate_up_EDH.to(x_TD.dtype), ends_E))
+        y_RD = grouped_product(hidden_RH, self.down_EHD.to(x_TD.dtype), ends_E)
+        y_TKD = y_RD.index_select(0, place_R).view(T, K, -1)
+        return (y_TKD * routing.weight_TK[:, :, None].to(y_TKD.dtype)).sum(dim=1), routing

@@ -1,0 +1,71 @@
+"""Saving and loading: nothing changes, and a damaged folder is named in one sentence."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+
+from glassbox.errors import RequestError
+from glassbox.model.folder import load_model, save_model
+from glassbox.model.transformer import Transformer
+from glassbox.recipe.network import Attention, Experts, Network
+
+NETWORK = Network(
+    dim=16, layers=2, attention=Attention(heads=2, kv_heads=1), experts=Experts(count=3, top_k=1, hidden=8)
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    Tokenizer(models.BPE()).save(str(tokenizer / "tokenizer.json"))
+    (tokenizer / "chat.json").write_text("{}")
+    model = Transformer(NETWORK, 40)
+    model.init_weights(0)
+    save_model(tmp_path / "model", model, NETWORK, 40, 128, tokenizer)
+    return model, tmp_path / "model", tokenizer
+
+
+def test_round_trip_and_overwriting(saved):
+    model, folder, tokenizer = saved
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    save_model(folder, model, NETWORK, 40, 128, tokenizer)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    loaded = load_model(folder)
+    assert (loaded.network, loaded.vocab_size, loaded.context) == (NETWORK, 40, 128)
+    ids = torch.arange(9)[None]
+    assert torch.equal(loaded.model(ids).hidden_BTD, model(ids).hidden_BTD)
+
+
+def test_matrices_turn_to_bf16_once_and_routers_stay(saved):
+    _, folder, _ = saved
+    model = load_model(folder, dtype=torch.bfloat16).model
+    kinds = {name: weight.dtype for name, weight in model.named_parameters()}
+    assert kinds["blocks.0.feed_forward.gate_up_EDH"] == kinds["embedding.weight"] == torch.bfloat16
+    assert kinds["blocks.0.feed_forward.router.weight"] == kinds["norm.weight"] == torch.float32
+    assert model(torch.arange(9)[None]).hidden_BTD.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut", "nonsense"])
+def test_a_damaged_folder_is_one_sentence(saved, name, harm):
+    _, folder, _ = saved
+    path = folder / name
+    whole = path.read_bytes()
+    path.unlink()
+    if harm != "missing":
+        path.write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"[1, 2]")
+    with pytest.raises(RequestError, match=name) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(saved):
+    _, folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RequestError, match="another network"):
+        load_model(folder)
