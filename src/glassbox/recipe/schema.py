@@ -64,8 +64,16 @@ class Recipe(Settings):
 
     def order(self) -> list[str]:
         """Stage names, each after those it takes from; otherwise as written."""
-        graph = {name: stage.inputs for name, stage in self.stages.items()}
-        return list(graphlib.TopologicalSorter(graph).static_order())
+        order: list[str] = []
+        while len(order) < len(self.stages):
+            order.append(
+                next(
+                    name
+                    for name, stage in self.stages.items()
+                    if name not in order and all(source in order for source in stage.inputs)
+                )
+            )
+        return order
 
     def descendants(self, names: set[str]) -> set[str]:
         """`names` and every stage that directly or indirectly takes from one of them."""
