@@ -104,7 +104,7 @@ def test_changed_raw_input_re_runs_what_read_it(tmp_path: Path, raw: Path, recip
 
 def test_fresh_only_from_and_to(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     run = tmp_path / "run"
-    with pytest.raises(RequestError, match="'tokenizer', which is not finished"):
+    with pytest.raises(RequestError, match="'documents', which is not finished"):
         execute(recipe(), run, FUNCTIONS, Log(), selection=Selection("tokens", "tokens"))
     assert execute(recipe(), run, FUNCTIONS, Log(), selection=Selection(last="documents")) == ["problems", "documents"]
     execute(recipe(), run, FUNCTIONS, Log())

@@ -126,10 +126,12 @@ def verify(run: Path) -> Iterator[tuple[str, int, list[str]]]:
     Checked: the ledger's own chain of hashes, the recipe, each finished stage's raw input files, its manifest against
     the ledger, its files against the manifest, and its inputs' fingerprints against theirs.
     """
-    recipe = read_recipe(run)
     records = read_records(run)
-    wrong = [] if recorded_recipe(run) == hash_file(run / "recipe.yaml") else [f"{run / 'recipe.yaml'}: was edited"]
-    yield "recipe and ledger", 2, wrong
+    if recorded_recipe(run) != hash_file(run / "recipe.yaml"):
+        yield "recipe and ledger", 2, [f"{run / 'recipe.yaml'}: was edited since the run was last started"]
+        return
+    yield "recipe and ledger", 2, []
+    recipe = read_recipe(run)
     sealed = {record["manifest"]: record for record in records if record["event"] == "finished"}
     done: dict[str, str] = {}
     for name in recipe.order():
@@ -139,7 +141,8 @@ def verify(run: Path) -> Iterator[tuple[str, int, list[str]]]:
             continue
         wrong = []
         if hash_file(folder / MANIFEST) not in sealed:
-            wrong.append(f"{folder / 'manifest.json'}: does not match the ledger")
+            yield name, 1, [f"{folder / MANIFEST}: does not match the ledger"]
+            continue
         for file, sha in manifest["raw"].items():
             if not Path(file).exists():
                 wrong.append(f"{file}: raw input is gone")
