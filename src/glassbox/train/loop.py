@@ -1,0 +1,198 @@
+"""The training loop: one, for every objective.
+
+    for each step:  rows = batch_at(step)                   the step's data, a pure function of the step
+                    for each micro-batch: forward, objective, backward
+                    clip, learning rate, AdamW
+                    metrics, evaluation, checkpoint         when their turn comes
+                    stop if asked                           after a checkpoint
+
+All state is in the weights, AdamW's moments and `Progress`; there is no random state, as whatever is random derives
+from (seed, step). So a resumed run takes the same steps, bit for bit.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glassbox.errors import GlassboxError
+from glassbox.ledger.workspace import Workspace
+from glassbox.model.transformer import Output, Transformer
+from glassbox.recipe.training import Loop, Optimizer, Schedule
+from glassbox.train import checkpoint
+from glassbox.train.checkpoint import Progress
+from glassbox.train.optimizer import build_adamw
+from glassbox.train.rows import Rows, forward, labelled_tokens, micro_batches, real_tokens, to_rows
+from glassbox.train.schedule import factor
+from glassbox.train.throughput import peak_flops
+
+log = logging.getLogger("glassbox")
+
+Objective = Callable[[Output, Tensor, Rows], tuple[Tensor, dict[str, Tensor]]]
+"""(network output, output matrix, micro-batch) -> (loss, metrics), all *sums* over what `denominator` counts."""
+
+
+def fit(
+    model: Transformer,
+    batch_at: Callable[[int], Any],
+    objective: Objective,
+    *,
+    steps: int,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    loop: Loop,
+    workspace: Workspace,
+    denominator: Callable[[Rows], float] = labelled_tokens,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    flops_per_token: Callable[[int], float] | None = None,
+) -> Progress:
+    """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
+
+    `batch_at(step)` gives all rows of a step (see `rows.py`) and is called when their turn comes, so it may use the
+    model as it then is. `denominator(rows)` is what the step's summed loss is divided by, counted over the whole step:
+    the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream.
+    `flops_per_token(context)` is the cost of training on one token, for the utilisation.
+
+    Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
+    """
+    torch.set_num_threads(workspace.threads)
+    model.compute_dtype = torch.bfloat16 if loop.precision == "bf16" else torch.float32
+    adamw = build_adamw(model, optimizer)
+    checkpoints = workspace.path("checkpoints")
+    progress = checkpoint.resume(checkpoints, model, adamw)
+    workspace.rewind_metrics(progress.step)
+    if loop.compile:
+        compile_blocks(model)
+    meter = Meter(model, flops_per_token, progress)
+
+    while progress.step < steps:
+        started = time.perf_counter()
+        rows = to_rows(batch_at(progress.step))
+        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
+        loss, grad_norm = float(result.loss), float(norm)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise diverged(progress.step, loss, grad_norm)
+        lr = optimizer.lr * factor(schedule, progress.step, steps)
+        for group in adamw.param_groups:
+            group["lr"] = lr
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
+
+        progress.step += 1
+        meter.count(rows, result, time.perf_counter() - started)
+        done = progress.step == steps
+        workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
+        if progress.step % loop.log_every == 0 or done:
+            metrics = {name: float(value) for name, value in result.metrics.items()}
+            workspace.metric(progress.step, loss=loss, lr=lr, grad_norm=grad_norm, **metrics, **meter.read(result))
+        if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
+            with torch.no_grad():
+                progress.evaluation = evaluate()
+            workspace.metric(progress.step, **progress.evaluation)
+        stopping = not done and workspace.stop_requested()
+        if progress.step % loop.checkpoint_every == 0 or done or stopping:
+            checkpoint.save(checkpoints, model, adamw, progress)
+        if stopping:
+            workspace.stop_if_asked()
+    return progress
+
+
+@dataclass
+class StepResult:
+    """A step's outcome, gradients aside: they are in the parameters."""
+
+    loss: Tensor
+    """Scalar: the objective's sum over the step's denominator, router losses not included."""
+    metrics: dict[str, Tensor]
+    """The objective's other sums, over the same denominator; `router_loss` for a mixture of experts."""
+    load_LE: Tensor | None
+    """Tokens that each expert of each layer took."""
+    positions: int
+    """Positions computed, padding included."""
+
+
+def accumulate(model: Transformer, rows: Rows, objective: Objective, denominator: float, micro_rows: int) -> StepResult:
+    """Add the gradient of (sum of the objective / denominator + router losses) to the parameters.
+
+    One micro-batch is in memory at a time. Router losses are means over a micro-batch's tokens, so they enter with the
+    micro-batch's share of the step's tokens. Under data parallelism `denominator` and that share are summed over ranks.
+    """
+    device = next(model.parameters()).device
+    tokens, denominator = max(1, real_tokens(rows)), max(1, denominator)
+    totals: dict[str, Tensor] = {}
+    load_LE, positions = None, 0
+    for micro in micro_batches(rows, micro_rows, device):
+        output = forward(model, micro)
+        loss, metrics = objective(output, model.head_VD, micro)
+        router_loss = output.aux * (real_tokens(micro) / tokens)
+        (loss / denominator + router_loss).backward()
+        sums = {"loss": loss / denominator} | {name: value / denominator for name, value in metrics.items()}
+        if output.load_LE is not None:
+            sums["router_loss"] = router_loss
+            load_LE = output.load_LE if load_LE is None else load_LE + output.load_LE
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.detach()
+        positions += micro["ids"].numel()
+    return StepResult(totals.pop("loss"), totals, load_LE, positions)
+
+
+def diverged(step: int, loss: float, grad_norm: float) -> GlassboxError:
+    return GlassboxError(
+        f"training diverged at step {step + 1}: loss {loss}, gradient norm {grad_norm}; the checkpoints before it are "
+        "kept; lower the optimizer's lr or clip, or look at the step's data with `glassbox inspect`"
+    )
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Put each block through torch.compile, in place; without a compiler say so and stay eager."""
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        get_cpp_compiler()
+    except (ImportError, InvalidCxxCompiler):
+        log.warning("no C++ compiler was found: training without torch.compile")
+        return
+    for block in model.blocks:
+        block.compile()
+
+
+class Meter:
+    """Counts a run's work into its `Progress` and reads rates since the last reading."""
+
+    def __init__(self, model: Transformer, flops_per_token: Callable[[int], float] | None, progress: Progress):
+        self.progress, self.flops_per_token = progress, flops_per_token
+        self.peak = peak_flops(next(model.parameters()).device, model.compute_dtype) if flops_per_token else math.inf
+        self._mark = (progress.tokens, progress.seconds, progress.flops)
+
+    def count(self, rows: Rows, result: StepResult, seconds: float) -> None:
+        self.progress.tokens += real_tokens(rows)
+        self.progress.labels += labelled_tokens(rows)
+        self.progress.seconds += seconds
+        if self.flops_per_token:
+            self.progress.flops += self.flops_per_token(rows["ids"].shape[-1]) * result.positions
+
+    def rate(self) -> float:
+        """Tokens per second since the last reading."""
+        tokens, seconds, _ = self._mark
+        return (self.progress.tokens - tokens) / max(self.progress.seconds - seconds, 1e-9)
+
+    def read(self, result: StepResult) -> dict[str, float]:
+        """The metrics of speed and balance, and a new start for the rates."""
+        values = {"tokens": self.progress.tokens, "tokens_per_second": round(self.rate(), 1)}
+        if self.flops_per_token:
+            _, seconds, flops = self._mark
+            rate = (self.progress.flops - flops) / max(self.progress.seconds - seconds, 1e-9)
+            values |= {"flops_per_second": rate, "mfu": round(rate / self.peak, 4)}
+        if result.load_LE is not None:
+            share_LE = result.load_LE / result.load_LE.sum(-1, keepdim=True)
+            self.progress.expert_load = share_LE.tolist()
+            values["expert_load_max_over_mean"] = float(share_LE.max(-1).values.mean() * share_LE.shape[-1])
+        self._mark = (self.progress.tokens, self.progress.seconds, self.progress.flops)
+        return values

@@ -1,0 +1,82 @@
+"""What a batch is: named tensors with rows on dimension 0, cut into micro-batches by the loop.
+
+Every batch has `ids` and `labels`, (rows, T) int64; `labels[:, t]` is the target *at* position t, -100 is no target.
+`positions` and `documents` (rows, T) are needed when rows are packed; a negative document number marks padding.
+Objectives add what they need: advantages (rows,), reference log-probabilities (rows, T), and so on. A row may hold
+several sequences that must stay together: a preference pair is one row of ids (rows, 2, T), and the network sees
+(rows * 2, T).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassbox.model.transformer import Output, Transformer
+
+IGNORE = -100
+"""The label of a position without a target."""
+
+Rows = dict[str, Tensor]
+
+
+def to_rows(batch: Any) -> Rows:
+    """A dataclass (`tokens.batches.Batch`) or mapping of arrays as tensors in memory; floats become fp32."""
+    named = batch if isinstance(batch, Mapping) else {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    rows = {name: value if isinstance(value, Tensor) else _tensor(value) for name, value in named.items()}
+    if len({len(value) for value in rows.values()}) != 1:
+        raise ValueError(f"arrays of a batch differ in rows: { {name: len(value) for name, value in rows.items()} }")
+    return rows
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    tensor = torch.tensor(array)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def micro_batches(rows: Rows, sequences: int, device: torch.device) -> Iterator[Rows]:
+    """Cut rows into micro-batches of at most `sequences` sequences (but one row at least), moved to `device`.
+
+    Columns after the micro-batch's last label are cut off: in a causal network they can change nothing before them, and
+    rows sorted by length then cost little padding.
+    """
+    per_row = rows["ids"][0].numel() // rows["ids"].shape[-1]
+    size = max(1, sequences // per_row)
+    for start in range(0, len(rows["ids"]), size):
+        micro = {name: value[start : start + size] for name, value in rows.items()}
+        shape, width = micro["ids"].shape, _used_width(micro["labels"])
+        yield {
+            name: (value[..., :width] if value.shape == shape else value).to(device, non_blocking=True)
+            for name, value in micro.items()
+        }
+
+
+def forward(model: Transformer, micro: Rows) -> Output:
+    """Run the network on a micro-batch; sequences that share a row become rows of their own."""
+    flat = {name: micro[name].flatten(0, -2) for name in ("ids", "positions", "documents") if name in micro}
+    return model(flat["ids"], flat.get("positions"), flat.get("documents"))
+
+
+def _used_width(labels: Tensor, multiple: int = 32) -> int:
+    """Columns up to the last label, rounded up so that only few widths occur."""
+    columns = (labels != IGNORE).flatten(0, -2).any(0).nonzero()
+    last = int(columns[-1]) + 1 if len(columns) else 1
+    return min(labels.shape[-1], -(-last // multiple) * multiple)
+
+
+def labelled_tokens(rows: Rows) -> int:
+    """Tokens with a target: what a per-token loss is divided by, counted over the whole step."""
+    return int((rows["labels"][..., 1:] != IGNORE).sum())
+
+
+def row_count(rows: Rows) -> int:
+    """Rows: what a loss per pair or per completion is divided by, counted over the whole step."""
+    return len(rows["ids"])
+
+
+def real_tokens(rows: Rows) -> int:
+    """Tokens that are not padding (a negative number in `documents` marks padding)."""
+    return int((rows["documents"] >= 0).sum()) if "documents" in rows else rows["ids"].numel()
