@@ -1,0 +1,84 @@
+"""Settings of the stages that make text for training: problems, tokenizer and tokenize."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from glassbox.recipe.base import Settings, Stage
+
+ProblemName = Literal[
+    "addition",
+    "subtraction",
+    "multiplication",
+    "remainder",
+    "sequence",
+    "comparison",
+    "giving",
+    "buying",
+    "sharing",
+    "comparing",
+]
+
+
+class ProblemKind(Settings):
+    """One kind of generated problem, with the size of its numbers."""
+
+    kind: ProblemName
+    """What is asked: bare arithmetic (addition .. comparison) or a small story (giving .. comparing)."""
+    low: int | None = Field(default=None, ge=1)
+    """Smallest number in the question; default: the kind's own."""
+    high: int | None = Field(default=None, ge=2, le=999_999)
+    """Largest number drawn for the question; default: the kind's own."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the problems, relative to the other kinds."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ProblemKind":
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high} in problems of kind '{self.kind}'")
+        return self
+
+
+def _every_kind() -> tuple[ProblemKind, ...]:
+    return tuple(ProblemKind(kind=name) for name in ProblemName.__args__)  # type: ignore[attr-defined]
+
+
+class ProblemsStage(Stage):
+    """Generate problems with a checkable answer and written-out reasoning."""
+
+    gives: ClassVar[str] = "problems"
+
+    kind: Literal["problems"]
+    """Arithmetic and small stories; train and held-out problems are disjoint by construction."""
+    train: int = Field(gt=0)
+    """Problems to train on."""
+    held_out: int = Field(gt=0)
+    """Problems to evaluate on; never shown in training."""
+    kinds: tuple[ProblemKind, ...] = Field(default_factory=_every_kind, min_length=1)
+    """The kinds to draw from, with ranges and weights; default: every kind with its own range."""
+
+
+class TokenizerStage(Stage):
+    """Train a byte-level BPE tokenizer on the documents."""
+
+    takes: ClassVar[dict[str, str]] = {"documents": "1+", "problems": "0-1"}
+    gives: ClassVar[str] = "tokenizer"
+
+    kind: Literal["tokenizer"]
+    """Byte-level BPE with the pre-tokenisation that llama.cpp calls qwen2 (single digits)."""
+    vocab_size: int = Field(ge=259, le=1_048_576)
+    """Entries of the whole vocabulary: 256 bytes, merges and 3 special tokens."""
+    sample_bytes: int = Field(default=256_000_000, gt=0)
+    """Most UTF-8 bytes of text to train on; above it, documents are sampled by the hash of their id."""
+
+
+class TokenizeStage(Stage):
+    """Turn documents into token shards, split into train and held-out."""
+
+    takes: ClassVar[dict[str, str]] = {"documents": "1+", "problems": "0-1", "tokenizer": "1"}
+    gives: ClassVar[str] = "tokens"
+
+    kind: Literal["tokenize"]
+    """One shard folder per source; training problems, when given, enter as the source `problems`."""
+    held_out: float = Field(default=0.01, ge=0, lt=1)
+    """Share of the documents kept for evaluation, chosen by the hash of the document's id."""

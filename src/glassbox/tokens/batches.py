@@ -1,0 +1,213 @@
+"""Batches of packed rows: of a pretraining step, and of held-out text.
+
+A row is a window of a source's token stream. It can hold the ends of documents, whole ones and beginnings; attention
+stays inside each piece (`documents`), positions restart with it, and its first token has no label, for its predecessor
+is not part of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glassbox.errors import RequestError
+from glassbox.recipe.training import Phase
+from glassbox.tokens.order import Mixture, permute, round_keys
+from glassbox.tokens.shards import TokenFolder, TokenShards
+from glassbox.tokens.tokenizer import byte_lengths, decode, load_tokenizer
+
+NO_LABEL = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows, each array int64 of shape (rows, context)."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    """The target at each position, predicted from the position before (not shifted); -100: no loss."""
+    positions: NDArray[np.int64]
+    """Position in the document, from 0."""
+    documents: NDArray[np.int64]
+    """Which document of its row a token belongs to; padding has a number of its own."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of one document inside a row."""
+
+    id: str
+    origin: str
+    offset: int
+    url: str
+    first: int
+    """First token in the row."""
+    last: int
+    """One past the last token in the row."""
+    document_token: int
+    """Where the piece starts in its document, in tokens."""
+    text: str
+
+
+@dataclass(frozen=True)
+class RowTrace:
+    """What a row of a step was made of."""
+
+    row: int
+    source: str
+    window: int
+    pieces: list[Piece]
+
+
+class PretrainData:
+    """The rows of every pretraining step, as a function of (tokens, phases, seed, step).
+
+    Each phase draws windows of its context length from its mixture. A source is read once without repetition before it
+    is read again in a new order; phases of the same context length go on where the last one left off (at its next block
+    of the mixture). The tokens after a source's last whole window are not read.
+    """
+
+    def __init__(self, tokens_folder: Path, phases: Sequence[Phase], seed: int):
+        self._folder = TokenFolder(tokens_folder)
+        self._seed = seed
+        self.phases = tuple(phases)
+        self.steps = sum(phase.steps for phase in phases)
+        self._mixtures = [Mixture(phase.mixture, seed, f"phase {n}") for n, phase in enumerate(phases)]
+        sources = {source for mixture in self._mixtures for source in mixture.sources}
+        self._shards = {source: self._folder.shard(source, "train") for source in sorted(sources)}
+        self._before = self._draws_before()
+        self._check_sizes()
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Step (from 0) -> (number of its phase, step in the phase). Raises IndexError outside the phases."""
+        left = step
+        for number, phase in enumerate(self.phases):
+            if 0 <= left < phase.steps:
+                return number, left
+            left -= phase.steps
+        raise IndexError(f"step {step} is outside the {self.steps} steps of the phases")
+
+    def windows(self, step: int) -> list[tuple[str, int]]:
+        """(source, window) of each row of a step."""
+        number, local = self.locate(step)
+        rows = self.phases[number].rows
+        return [self._window(number, row) for row in range(local * rows, (local + 1) * rows)]
+
+    def batch(self, step: int) -> Batch:
+        """All rows of a step: (phase.rows, phase.context)."""
+        context = self.phases[self.locate(step)[0]].context
+        rows = [(self._shards[source], window * context, context) for source, window in self.windows(step)]
+        return _stack(rows, context, self._folder.eos_id)
+
+    def documents_at(self, step: int) -> list[RowTrace]:
+        """The documents and text that each row of a step is made of."""
+        context = self.phases[self.locate(step)[0]].context
+        tokenizer = load_tokenizer(self._folder.tokenizer_folder)
+        traces = []
+        for row, (source, window) in enumerate(self.windows(step)):
+            pieces = [
+                Piece(**place, text=decode(tokenizer, ids.tolist()))
+                for place, ids in _pieces(self._shards[source], window * context, context)
+            ]
+            traces.append(RowTrace(row, source, window, pieces))
+        return traces
+
+    def epochs(self) -> dict[str, float]:
+        """How many times the phases read each source."""
+        read = dict.fromkeys(self._shards, 0.0)
+        for phase, mixture in zip(self.phases, self._mixtures, strict=True):
+            for source, share in mixture.shares.items():
+                read[source] += float(share) * phase.steps * phase.rows * phase.context
+        return {source: tokens / len(self._shards[source]) for source, tokens in read.items()}
+
+    def _window(self, number: int, row: int) -> tuple[str, int]:
+        source, draw = self._mixtures[number].row(row)
+        context = self.phases[number].context
+        count = len(self._shards[source]) // context
+        epoch, place = divmod(draw + self._before[number].get(source, 0), count)
+        keys = round_keys(self._seed, f"source {source} context {context} epoch {epoch}")
+        return source, int(permute(place, count, keys))
+
+    def _draws_before(self) -> list[dict[str, int]]:
+        """For each phase, the windows that earlier phases of its context length drew from each source."""
+        before: list[dict[str, int]] = []
+        drawn: dict[int, dict[str, int]] = {}
+        for phase, mixture in zip(self.phases, self._mixtures, strict=True):
+            so_far = drawn.setdefault(phase.context, {})
+            before.append(dict(so_far))
+            blocks = -(-phase.steps * phase.rows // mixture.block)
+            for source, count in zip(mixture.sources, mixture.counts(blocks), strict=True):
+                so_far[source] = so_far.get(source, 0) + count
+        return before
+
+    def _check_sizes(self) -> None:
+        for phase, mixture in zip(self.phases, self._mixtures, strict=True):
+            for source in mixture.sources:
+                if len(self._shards[source]) < phase.context:
+                    raise RequestError(
+                        f"phase '{phase.name}': source '{source}' has {len(self._shards[source])} training tokens, "
+                        f"less than one window of context {phase.context}; shorten it or leave the source out"
+                    )
+
+
+def held_out_rows(
+    tokens_folder: Path, source: str, context: int, limit: int | None = None, rows: int = 16
+) -> Iterator[tuple[Batch, int]]:
+    """Batches over a source's held-out text, each with the number of UTF-8 bytes its labelled tokens stand for.
+
+    Bits per byte = sum of the labelled tokens' negative log-likelihoods / ln 2 / sum of the bytes. The first token of
+    each piece has no label, and neither has end-of-text: it stands for no bytes. `limit` keeps that many windows,
+    evenly spaced; the last window is padded. Yields nothing when nothing is held out.
+    """
+    folder = TokenFolder(tokens_folder)
+    shard = folder.shard(source, "held_out")
+    lengths = byte_lengths(load_tokenizer(folder.tokenizer_folder))
+    count = -(-len(shard) // context)
+    kept = np.arange(count) if limit is None or limit >= count else np.arange(limit) * count // limit
+    for first in range(0, len(kept), rows):
+        places = [(shard, int(window) * context, context) for window in kept[first : first + rows]]
+        batch = _stack(places, context, folder.eos_id)
+        labels = np.where(batch.labels == folder.eos_id, NO_LABEL, batch.labels)
+        yield Batch(batch.ids, labels, batch.positions, batch.documents), int(lengths[labels[labels != NO_LABEL]].sum())
+
+
+def _stack(places: Sequence[tuple[TokenShards, int, int]], context: int, pad_id: int) -> Batch:
+    """Rows from (shard, first token, length), padded to `context` where a shard ends."""
+    ids = np.full((len(places), context), pad_id, dtype=np.int64)
+    starts = np.zeros((len(places), context), dtype=bool)
+    filled = np.zeros((len(places), context), dtype=bool)
+    for row, (shard, first, length) in enumerate(places):
+        stop = min(first + length, len(shard))
+        ids[row, : stop - first] = shard.tokens[first:stop]
+        starts[row, _piece_starts(shard, first, stop)] = True
+        starts[row, stop - first : stop - first + 1] = True
+        filled[row, : stop - first] = True
+    return packed(ids, starts, filled)
+
+
+def packed(ids: NDArray[np.int64], starts: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> Batch:
+    """A batch from ids, where pieces (and padding) start, and which tokens may carry a label, all (rows, context)."""
+    column = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    positions = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
+    labels = np.where(labelled & ~starts, ids, NO_LABEL)
+    return Batch(ids, labels, positions, np.cumsum(starts, axis=1) - 1)
+
+
+def _piece_starts(shard: TokenShards, first: int, stop: int) -> NDArray[np.int64]:
+    """Where pieces start in tokens [first, stop), relative to `first`: at 0 and at each document's start."""
+    low, high = np.searchsorted(shard.index, [first + 1, stop])
+    return np.concatenate([[0], shard.index[low:high] - first])
+
+
+def _pieces(shard: TokenShards, first: int, context: int) -> Iterator[tuple[dict[str, Any], NDArray[Any]]]:
+    stop = min(first + context, len(shard))
+    starts = _piece_starts(shard, first, stop)
+    for begin, end in zip(starts, [*starts[1:], stop - first], strict=True):
+        number = shard.document_at(first + int(begin))
+        row = shard.document(number)
+        place = {name: row[name] for name in ("id", "origin", "offset", "url")}
+        place |= {"first": int(begin), "last": int(end), "document_token": int(first + begin - shard.index[number])}
+        yield place, shard.tokens[first + begin : first + end]

@@ -1,0 +1,105 @@
+"""Reading what is to be tokenized: curated documents and generated problems, in batches and in a fixed order."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from glassbox.errors import RequestError
+from glassbox.ledger.workspace import Inputs
+
+PROBLEMS = "problems"
+"""The source name of generated problems."""
+COLUMNS = ("id", "text", "source", "origin", "offset", "url")
+_NEEDED = ("id", "text", "source")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and where it comes from."""
+
+    id: str
+    text: str
+    source: str
+    origin: str
+    """The raw file."""
+    offset: int
+    """Where the document starts in it: bytes (or rows, as its reader counts); -1 when unknown."""
+    url: str
+
+
+def document_batches(inputs: Inputs, rows: int = 256) -> Iterator[list[Document]]:
+    """All documents of all inputs, then the training problems (never the held-out ones), at most `rows` at a time.
+
+    Raises RequestError for a Parquet file that is broken or lacks a column, and when there is no document at all.
+    """
+    found = False
+    for artefact in inputs.all("documents"):
+        for path in document_files(artefact.path):
+            for batch in _read_parquet(path, rows):
+                found = found or bool(batch)
+                yield batch
+    if not found:
+        raise RequestError(
+            "no document came out of the earlier stages: look at their funnel.json for what removed them"
+        )
+    problems = inputs.maybe("problems")
+    if problems is not None:
+        yield from _read_problems(problems / "train.jsonl", rows)
+
+
+def document_files(folder: Path) -> list[Path]:
+    """The Parquet files of a documents artefact, by name."""
+    return sorted((folder / "documents").glob("*.parquet"))
+
+
+def share_of(document_id: str, purpose: str) -> float:
+    """A number in [0, 1) from the document and the purpose alone: below a share, it belongs to the sample."""
+    digest = hashlib.blake2b(document_id.encode(), digest_size=8, key=purpose.encode()).digest()
+    return int.from_bytes(digest, "little") / 2**64
+
+
+def _read_parquet(path: Path, rows: int) -> Iterator[list[Document]]:
+    try:
+        file = pq.ParquetFile(path)
+        missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+        if missing:
+            raise RequestError(f"{path}: documents need the column '{missing[0]}'; it has {file.schema_arrow.names}")
+        for batch in file.iter_batches(rows, columns=[name for name in COLUMNS if name in file.schema_arrow.names]):
+            documents = [_document(row) for row in batch.to_pylist()]
+            if any(document.source == PROBLEMS for document in documents):
+                raise RequestError(f"{path}: the source name '{PROBLEMS}' is kept for generated problems; use another")
+            yield documents
+    except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors and OSErrors
+        raise RequestError(f"{path}: cannot be read as Parquet ({error})") from error
+
+
+def _document(row: dict) -> Document:
+    offset = row.get("offset")
+    return Document(
+        id=row["id"],
+        text=row["text"] or "",
+        source=row["source"],
+        origin=row.get("origin") or "",
+        offset=-1 if offset is None else offset,
+        url=row.get("url") or "",
+    )
+
+
+def _read_problems(path: Path, rows: int) -> Iterator[list[Document]]:
+    """Problems as plain prose: the question, then its worked solution."""
+    batch, offset = [], 0
+    with path.open("rb") as file:
+        for line in file:
+            row = json.loads(line)
+            text = f"{row['question']}\n{row['solution']}"
+            batch.append(Document(row["id"], text, PROBLEMS, path.name, offset, ""))
+            offset += len(line)
+            if len(batch) == rows:
+                yield batch
+                batch = []
+    if batch:
+        yield batch

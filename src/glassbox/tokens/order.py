@@ -1,0 +1,105 @@
+"""The order of the data as a pure function: which window of which source is row r of a phase.
+
+No state: a row's source and window follow from (seed, mixture, r) alone, in constant time, so resuming is seeking, any
+number of devices reads the same data, and "what was read at step k" needs no log. Two parts:
+
+- `permute`: a keyed bijection of [0, n), a Feistel network (Luby and Rackoff 1988) on the smallest even number of bits
+  that holds n, walked along its cycle until it lands below n (Black and Rogaway 2002).
+- `Mixture`: rows come in blocks; every block boundary has each source's exact share of the rows so far, to within one
+  row (largest remainders), and a keyed permutation orders the rows inside a block.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 6
+BLOCK = 1024
+"""Rows of a block, unless a source's weight is so small that its share of one would be less than a row."""
+
+_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+"""Multipliers of the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+
+
+@lru_cache(maxsize=4096)
+def round_keys(seed: int, purpose: str) -> tuple[int, ...]:
+    """`ROUNDS` keys of 64 bits from a seed and what they are for."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8 * ROUNDS, person=b"glassbox order").digest()
+    return tuple(int(key) for key in np.frombuffer(digest, dtype="<u8"))
+
+
+def permute(index: NDArray[np.int64] | int, n: int, keys: tuple[int, ...]) -> NDArray[np.int64]:
+    """Where a keyed permutation of [0, n) sends each index; the same on every machine.
+
+    index (any shape), each in [0, n) -> int64 of the same shape.
+    """
+    value = np.asarray(index, dtype=np.uint64)
+    if value.size and (int(value.max()) >= n):
+        raise IndexError(f"index {int(value.max())} outside a permutation of {n}")
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    value = _feistel(value, half, keys)
+    outside = value >= n
+    while outside.any():
+        value = np.where(outside, _feistel(value, half, keys), value)
+        outside = value >= n
+    return value.astype(np.int64)
+
+
+def _feistel(value: NDArray[np.uint64], half: int, keys: tuple[int, ...]) -> NDArray[np.uint64]:
+    """One pass over 2 * half bits."""
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = value >> shift, value & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ np.uint64(key)) & mask)
+    return (left << shift) | right
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * _A
+        x = (x ^ (x >> np.uint64(27))) * _B
+    return x ^ (x >> np.uint64(31))
+
+
+class Mixture:
+    """Rows of a mixture of sources.
+
+    `weights` are relative; sources of weight 0 are never drawn. `purpose` keeps the orders of two phases apart.
+    """
+
+    def __init__(self, weights: Mapping[str, float], seed: int, purpose: str):
+        total = sum(Fraction(weight) for weight in weights.values())
+        self.shares = {source: Fraction(weight) / total for source, weight in sorted(weights.items()) if weight > 0}
+        self.sources = tuple(self.shares)
+        smallest = min(self.shares.values())
+        self.block = max(BLOCK, 1 << (-(-smallest.denominator // smallest.numerator) - 1).bit_length())
+        self._seed, self._purpose = seed, purpose
+        self._counts = lru_cache(maxsize=64)(self._count)
+
+    def row(self, row: int) -> tuple[str, int]:
+        """Row number -> (source, how many rows of that source were drawn before it, counted within its block in a
+        shuffled order). Over all rows, each source's draw numbers are 0, 1, 2, ... without gap or repetition."""
+        block, offset = divmod(row, self.block)
+        slot = int(permute(offset, self.block, round_keys(self._seed, f"{self._purpose}/block {block}")))
+        before, after = self.counts(block), self.counts(block + 1)
+        ends = np.cumsum([b - a for a, b in zip(before, after, strict=True)]).tolist()
+        chosen = bisect_right(ends, slot)
+        return self.sources[chosen], before[chosen] + slot - (ends[chosen - 1] if chosen else 0)
+
+    def counts(self, blocks: int) -> tuple[int, ...]:
+        """Rows of each source in the first `blocks` blocks: the exact shares, rounded by largest remainders."""
+        return self._counts(blocks)
+
+    def _count(self, blocks: int) -> tuple[int, ...]:
+        rows = blocks * self.block
+        exact = [share * rows for share in self.shares.values()]
+        whole = [int(value) for value in exact]
+        by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
+        for i in by_remainder[: rows - sum(whole)]:
+            whole[i] += 1
+        return tuple(whole)

@@ -1,0 +1,103 @@
+"""The stage `tokenize`: documents to token shards, split into train and held-out by the hash of the document's id."""
+
+import re
+import shutil
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from glassbox.errors import RequestError
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.ledger.writing import write_json
+from glassbox.recipe.text import TokenizeStage
+from glassbox.tokens.documents import PROBLEMS, Document, document_batches, share_of
+from glassbox.tokens.shards import ShardWriter, Split, dtype_for, shard_writer
+from glassbox.tokens.tokenizer import END_OF_TEXT, encode_many, load_tokenizer, special_id
+from glassbox.tokens.tokenizer_stage import text_bytes
+
+SPLITS: tuple[Split, ...] = ("train", "held_out")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def run(config: TokenizeStage, inputs: Inputs, workspace: Workspace) -> None:
+    """Write one shard folder per source, `tokens.json` and a copy of the tokenizer.
+
+    Empty documents are left out and counted in `tokens.json`. Training problems are never held out: held-out problems
+    are a set of their own and do not enter. Raises RequestError for a source name that cannot be a folder's.
+    """
+    tokenizer = load_tokenizer(inputs.one("tokenizer"))
+    shards = Shards(workspace.folder, tokenizer, config.held_out)
+    done, total = 0, text_bytes(inputs)
+    with shards:
+        for batch in document_batches(inputs):
+            shards.add(batch)
+            done += sum(len(document.text.encode()) for document in batch)
+            workspace.progress(min(done, total), total, f"{done / 1e6:.1f} MB of text")
+    copy_tokenizer(inputs.one("tokenizer"), workspace.path("tokenizer"))
+    write_json(workspace.path("tokens.json"), shards.summary())
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files that belong to a tokenizer."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "chat.json"):
+        shutil.copyfile(source / name, target / name)
+
+
+class Shards:
+    """The open shards of all sources; a context manager that finishes them together."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, held_out: float):
+        self._folder, self._tokenizer, self._held_out = folder, tokenizer, held_out
+        self._eos_id = special_id(tokenizer, END_OF_TEXT)
+        self._dtype = dtype_for(tokenizer.get_vocab_size())
+        self._stack = ExitStack()
+        self._writers: dict[str, dict[Split, ShardWriter]] = {}
+        self._empty: Counter[str] = Counter()
+
+    def __enter__(self) -> "Shards":
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def add(self, documents: list[Document]) -> None:
+        """Encode a batch of documents and append each to its source and split."""
+        self._empty.update(document.source for document in documents if not document.text)
+        documents = [document for document in documents if document.text]
+        ids = encode_many(self._tokenizer, [document.text for document in documents])
+        parts: dict[tuple[str, Split], list[int]] = {}
+        for n, document in enumerate(documents):
+            parts.setdefault((document.source, self._split(document)), []).append(n)
+        for (source, split), numbers in parts.items():
+            self._writer(source)[split].add([documents[n] for n in numbers], [ids[n] for n in numbers])
+
+    def summary(self) -> dict[str, object]:
+        """What `tokens.json` holds."""
+        return {
+            "vocab_size": self._tokenizer.get_vocab_size(),
+            "dtype": self._dtype,
+            "eos_id": self._eos_id,
+            "sources": {
+                source: {split: writers[split].sizes for split in SPLITS} for source, writers in self._writers.items()
+            },
+            "empty_documents": dict(self._empty),
+        }
+
+    def _split(self, document: Document) -> Split:
+        if document.source == PROBLEMS:
+            return "train"
+        return "held_out" if share_of(document.id, "held out") < self._held_out else "train"
+
+    def _writer(self, source: str) -> dict[Split, ShardWriter]:
+        if source not in self._writers:
+            if not _NAME.fullmatch(source):
+                raise RequestError(f"source name '{source}' must be a folder's: letters, digits, '.', '_' and '-'")
+            self._writers[source] = {
+                split: self._stack.enter_context(shard_writer(self._folder / source / split, self._dtype, self._eos_id))
+                for split in SPLITS
+            }
+        return self._writers[source]

@@ -1,0 +1,110 @@
+"""Byte-level BPE: trained here, read back everywhere, and never fooled by text that looks like a special token.
+
+Ids: 0-255 the bytes in a fixed order, then the merges in rank order, then the special tokens. No normaliser: every text
+comes back from its ids unchanged.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from glassbox.errors import RequestError
+
+END_OF_TEXT = "<|endoftext|>"
+"""Ends every document."""
+START_OF_TURN = "<|im_start|>"
+END_OF_TURN = "<|im_end|>"
+SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
+
+PRE_TOKENIZER = "qwen2"
+"""The name under which llama.cpp knows the pattern below (`tokenizer.ggml.pre` in a GGUF file)."""
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Where a token can never reach across: words with one leading sign, single digits, runs of signs, line ends."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train on texts; `vocab_size` counts bytes, merges and special tokens.
+
+    A merge must have been seen twice, so a small corpus can give a smaller vocabulary: read `get_vocab_size()`.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read `tokenizer.json`. Special tokens in a text are encoded as the plain characters they are; a frame of special
+    tokens is put around texts by id (`chat.py`), so no text can open or close a turn."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file; a tokenizer folder holds tokenizer.json")
+    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token. Raises RequestError when the tokenizer lacks it."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise RequestError(f"the tokenizer has no special token {token}; train one with a `tokenizer` stage")
+    return found
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text, special tokens inside it taken as plain characters."""
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """As `encode`, over the library's threads (TOKENIZERS_PARALLELISM=false turns them off)."""
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids, special tokens shown by name; bytes that are no UTF-8 become U+FFFD."""
+    return tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes each id stands for, special tokens as none: concatenated over ids they are the text in UTF-8."""
+    of_character = _byte_of_character()
+    special = set(SPECIAL_TOKENS)
+    pieces = [b""] * tokenizer.get_vocab_size()
+    for token, i in tokenizer.get_vocab().items():
+        if token not in special:
+            pieces[i] = bytes(of_character[character] for character in token)
+    return pieces
+
+
+def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """(vocab,) UTF-8 bytes per id; 0 for special tokens."""
+    return np.array([len(piece) for piece in token_bytes(tokenizer)], dtype=np.int64)
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The byte-level alphabet of GPT-2: printable Latin-1 characters stand for themselves, the other bytes for the
+    characters from U+0100 on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

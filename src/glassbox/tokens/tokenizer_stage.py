@@ -1,0 +1,73 @@
+"""The stage `tokenizer`: train on a sample of the documents, write the tokenizer, its chat format and a report."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.ledger.writing import atomic_open, write_json
+from glassbox.recipe.text import TokenizerStage
+from glassbox.tokens.chat import chat_format
+from glassbox.tokens.documents import Document, document_batches, document_files, share_of
+from glassbox.tokens.tokenizer import byte_lengths, encode_many, train_tokenizer
+
+LONGEST_TEXT = 100_000
+"""Characters of a document that are trained on: one huge table must not shape the vocabulary."""
+MEASURED_BYTES = 32_000_000
+"""Bytes of the sample that the report is measured on."""
+
+
+def run(config: TokenizerStage, inputs: Inputs, workspace: Workspace) -> None:
+    """Write `tokenizer.json`, `chat.json` and `report.json`. Raises RequestError when there are no documents."""
+    share = min(1.0, config.sample_bytes / max(1, text_bytes(inputs)))
+    workspace.progress(0, 2, "training")
+    tokenizer = train_tokenizer(
+        (document.text[:LONGEST_TEXT] for batch in _sample(inputs, share) for document in batch), config.vocab_size
+    )
+    with atomic_open(workspace.path("tokenizer.json")) as file:
+        file.write(tokenizer.to_str(pretty=True))
+    write_json(workspace.path("chat.json"), chat_format(tokenizer))
+    workspace.progress(1, 2, "measuring")
+    report = {"vocab_size": tokenizer.get_vocab_size(), "vocab_size_asked": config.vocab_size, "sample_share": share}
+    write_json(workspace.path("report.json"), report | measure(tokenizer, _sample(inputs, share)))
+    workspace.progress(2, 2)
+
+
+def text_bytes(inputs: Inputs) -> int:
+    """UTF-8 bytes of all documents, from the Parquet columns without decoding them."""
+    total = 0
+    for artefact in inputs.all("documents"):
+        for path in document_files(artefact.path):
+            for batch in pq.ParquetFile(path).iter_batches(1024, columns=["text"]):
+                total += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+    return total
+
+
+def measure(tokenizer: Tokenizer, batches: Iterator[list[Document]]) -> dict[str, Any]:
+    """Bytes per token of each source, and how many entries no token of these texts uses."""
+    lengths = byte_lengths(tokenizer)
+    tokens: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    used: set[int] = set()
+    for batch in batches:
+        for document, ids in zip(batch, encode_many(tokenizer, [document.text for document in batch]), strict=True):
+            tokens[document.source] += len(ids)
+            sizes[document.source] += len(document.text.encode())
+            used.update(ids)
+        if sizes.total() >= MEASURED_BYTES:
+            break
+    ordinary = sum(1 for length in lengths if length)
+    return {
+        "bytes_per_token": {source: sizes[source] / tokens[source] for source in sorted(tokens) if tokens[source]},
+        "measured_bytes": dict(sorted(sizes.items())),
+        "unused": ordinary - len(used),
+    }
+
+
+def _sample(inputs: Inputs, share: float) -> Iterator[list[Document]]:
+    for batch in document_batches(inputs):
+        yield [document for document in batch if share >= 1 or share_of(document.id, "tokenizer sample") < share]
