@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tests.train.conftest import build
 
 from glassbox.errors import GlassboxError
 from glassbox.recipe.training import Optimizer
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.optimizer import build_adamw
-from tests.train.conftest import build
 
 
 def trained(seed: int, updates: int):
@@ -78,10 +79,7 @@ def test_leftovers_of_a_kill_are_removed_and_old_checkpoints_pruned(tmp_path):
 def test_the_optimizer_goes_by_parameter_name(tmp_path):
     model, adamw = trained(1, 1)
     checkpoint.save(tmp_path, model, adamw, Progress(step=1))
-    from safetensors import safe_open
-
-    with safe_open(tmp_path / "step-000000001" / "optimizer.safetensors", "pt") as file:
-        names = {key.split(".", 1)[1] for key in file.keys()}  # noqa: SIM118: it is not a mapping
+    names = {key.split(".", 1)[1] for key in load_file(tmp_path / "step-000000001" / "optimizer.safetensors")}
     assert names == dict(model.named_parameters()).keys()
     assert json.loads((tmp_path / "step-000000001" / "state.json").read_text())["progress"]["step"] == 1
 
@@ -93,6 +91,6 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     state = trained(1, 1)
     checkpoint.save(tmp_path, *state, Progress(step=1))
     monkeypatch.setattr(checkpoint, "save_file", refuse)
-    with pytest.raises(GlassboxError, match="step-000000002.*No space left"):
+    with pytest.raises(GlassboxError, match=r"step-000000002.*No space left"):
         checkpoint.save(tmp_path, *state, Progress(step=2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.train.conftest import build, counting_rows
 
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.training import Loop, Optimizer, Schedule
 from glassbox.train.evaluation import summed_nats
-from glassbox.train.losses import next_token
 from glassbox.train.loop import accumulate, compile_blocks, fit
+from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
-from tests.train.conftest import build, counting_rows
 
 
 def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, stop_at: int | None = None, **settings):
@@ -54,7 +54,7 @@ def assert_same_weights(first, second):
 
 @pytest.mark.parametrize("experts", [False, True])
 def test_it_learns(tmp_path, experts):
-    model, progress = train(tmp_path, steps=60, model=build(experts), evaluate_every=20)
+    _, progress = train(tmp_path, steps=60, model=build(experts), evaluate_every=20)
     rows = read_metrics(tmp_path)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[0] > 3.5

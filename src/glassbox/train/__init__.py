@@ -1,7 +1,7 @@
 """The one training engine: batches and an objective come in, trained weights, metrics and checkpoints go out.
 
 Open `loop.py` for `fit`, the loop that pretraining, SFT, DPO and GRPO share, and `rows.py` for what a batch is;
-`losses.py` for log-probabilities that never hold all logits; `optimizer.py` and `schedule.py` for AdamW and the learning
-rate; `checkpoint.py` for exact resume; `pretrain.py` for the stage; `evaluation.py` for bits per byte; `finish.py` for
-what all trainers leave behind.
+`losses.py` for log-probabilities that never hold all logits; `optimizer.py` and `schedule.py` for AdamW and the
+learning rate; `checkpoint.py` for exact resume; `pretrain.py` for the stage; `evaluation.py` for bits per byte;
+`finish.py` for what all trainers leave behind.
 """
