@@ -1,0 +1,5 @@
+"""From a base model to one that answers: supervised fine-tuning, then preferences.
+
+In: a model and problems (train split). Out: a model, and for preferences the pairs it learnt from (`pairs.jsonl`).
+`sft.py` the stage sft · `dpo.py` the stage dpo: samples, pairs, training · `objective.py` the losses as pure functions.
+"""

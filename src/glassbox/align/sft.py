@@ -1,0 +1,63 @@
+"""The stage `sft`: fine-tune on worked solutions as conversations, loss on the assistant's tokens only."""
+
+from typing import Any
+
+import numpy as np
+
+from glassbox.align.objective import sft
+from glassbox.errors import RequestError
+from glassbox.judge.stage import read_problems
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.model.folder import load_model
+from glassbox.recipe.training import SftStage
+from glassbox.tokens.batches import Batch
+from glassbox.tokens.chat import encode_chat
+from glassbox.tokens.order import permute, round_keys
+from glassbox.tokens.pack import pack_conversations, rows_to_batch
+from glassbox.tokens.tokenizer import END_OF_TEXT, special_id
+from glassbox.train.finish import finish
+from glassbox.train.loop import fit
+
+
+def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
+    """Pack the conversations into rows, train for `epochs` passes, each in its own order."""
+    source = inputs.one("model") / "model"
+    loaded = load_model(source, workspace.device)
+    problems = list(read_problems(inputs.one("problems"), "train"))[: config.conversations]
+    encoded = [encode_chat(loaded.tokenizer, conversation(problem)) for problem in problems]
+    context = min(config.context, loaded.context)
+    rows, left_out = pack_conversations(encoded, context)
+    if len(rows) < config.rows:
+        raise RequestError(
+            f"{len(problems)} conversations fill only {len(rows)} rows of {context} tokens, fewer than one step's "
+            f"{config.rows}; lower `rows` or `context`, or give more problems"
+        )
+    per_epoch = len(rows) // config.rows
+    pad_id = special_id(loaded.tokenizer, END_OF_TEXT)
+
+    def batch_at(step: int) -> Batch:
+        epoch, turn = divmod(step, per_epoch)
+        wanted = np.arange(turn * config.rows, (turn + 1) * config.rows)
+        index = permute(wanted, len(rows), round_keys(workspace.seed, f"sft/epoch {epoch}"))
+        return rows_to_batch(encoded, [rows[i] for i in index], context, pad_id)
+
+    progress = fit(
+        loaded.model,
+        batch_at,
+        sft,
+        steps=config.epochs * per_epoch,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        loop=config.loop,
+        workspace=workspace,
+    )
+    about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}
+    finish(workspace, loaded, progress, source, about)
+
+
+def conversation(problem: dict[str, Any]) -> list[dict[str, str]]:
+    """A problem and its worked solution as messages."""
+    return [
+        {"role": "user", "content": problem["question"]},
+        {"role": "assistant", "content": problem["solution"]},
+    ]
