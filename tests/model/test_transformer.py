@@ -208,3 +208,17 @@ def test_bf16_stays_near_fp32_and_repeats_bit_for_bit(network):
     assert (scores.float().log_softmax(-1) - exact).abs().mean() < 0.05
     assert torch.equal(scores, again)
     assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(gradients, repeated, strict=True))
+
+
+def test_router_losses_are_means_over_layers_and_leave_padding_out():
+    model = build(MIXTURE)
+    ids_BT = torch.randint(V, (2, 9), generator=torch.Generator().manual_seed(1))
+    documents_BT = torch.zeros(2, 9, dtype=torch.long)
+    whole = model(ids_BT, None, documents_BT)
+    assert whole.load_LE.sum(1).tolist() == [2 * 18] * 2
+    torch.testing.assert_close(whole.aux, model(ids_BT).aux)
+    documents_BT[:, 6:] = -1
+    padded = model(ids_BT, None, documents_BT)
+    torch.testing.assert_close(padded.aux, model(ids_BT[:, :6]).aux)
+    assert torch.equal(padded.load_LE, model(ids_BT[:, :6]).load_LE)
+    assert build(DENSE)(ids_BT).load_LE is None

@@ -128,6 +128,6 @@ class Attention(nn.Module):
         B, T, H, d = q_BTHd.shape
         q_BKRd = (q_BTHd * d**-0.5).transpose(1, 2).reshape(B, self.kv_heads, -1, d)
         score_BKGTS = (q_BKRd @ k_BKSd.transpose(-1, -2)).view(B, self.kv_heads, H // self.kv_heads, T, -1)
-        weight_BKGTS = score_BKGTS.add_(bias[:, None]).softmax(dim=-1)
+        weight_BKGTS = (score_BKGTS + bias[:, None]).softmax(dim=-1)
         y_BKRd = weight_BKGTS.view(B, self.kv_heads, -1, bias.shape[-1]) @ v_BKSd
         return y_BKRd.view(B, H, T, d).transpose(1, 2)

@@ -70,57 +70,52 @@ def _flops(x_shape: Any, w_shape: Any, *args: Any, out_shape: Any = None, **kwar
 
 @dataclass(frozen=True)
 class Routing:
-    """A layer's choice of experts and what it says about balance."""
+    """A layer's choice of experts."""
 
+    logit_TE: Tensor
+    prob_TE: Tensor
     weight_TK: Tensor
     expert_TK: Tensor
-    loss: Tensor
-    """Scalar: this layer's weighted load-balancing and z-loss."""
-    load_E: Tensor
-    """Tokens sent to each expert, padding left out, int64."""
 
 
 class Router(nn.Module):
-    """x_TD -> Routing. Scores, softmax and losses run in fp32."""
+    """x_TD -> Routing. Scores and softmax run in fp32; ties go the way of `torch.topk`."""
 
     def __init__(self, dim: int, experts: Experts):
         super().__init__()
         self.experts = experts
         self.weight = nn.Parameter(torch.empty(experts.count, dim))
 
-    def forward(self, x_TD: Tensor, valid_T: Tensor | None) -> Routing:
+    def forward(self, x_TD: Tensor) -> Routing:
         logit_TE = F.linear(x_TD.float(), self.weight.float())
         prob_TE = logit_TE.softmax(dim=-1)
         weight_TK, expert_TK = prob_TE.topk(self.experts.top_k, dim=-1)
-        loss, load_E = balance(logit_TE, prob_TE, expert_TK, valid_T, self.experts)
         if self.experts.normalise:
             weight_TK = weight_TK / weight_TK.sum(dim=-1, keepdim=True)
-        return Routing(weight_TK, expert_TK, loss, load_E)
+        return Routing(logit_TE, prob_TE, weight_TK, expert_TK)
 
 
-def balance(
-    logit_TE: Tensor, prob_TE: Tensor, expert_TK: Tensor, valid_T: Tensor | None, experts: Experts
-) -> tuple[Tensor, Tensor]:
-    """A layer's router loss (scalar, weighted) and load (E,) over the tokens that are valid (None: all).
+def balance(routing: Routing, valid_T: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor]:
+    """A layer's router loss (scalar, weighted) and its load (E,), tokens sent to each expert.
 
     Load balancing: E / (T K) * sum_e load_e * mean probability_e, 1 when balanced and E/K at worst; the gradient flows
     through the probabilities. Z-loss: mean over tokens of logsumexp^2, divided by K. Both as OLMoE's training code
-    scales them, which is K times less than equations 3 and 4 of the paper.
+    scales them, which is K times less than equations 3 and 4 of the paper. Tokens outside `valid_T` (None: all are in)
+    count in nothing.
     """
-    E, K = experts.count, experts.top_k
+    z_T = routing.logit_TE.logsumexp(dim=-1).square()
+    chosen_R = routing.expert_TK.flatten()
     if valid_T is None:
-        tokens: Tensor | int = logit_TE.shape[0]
-        load_E = torch.bincount(expert_TK.flatten(), minlength=E)
-        mean_E = prob_TE.mean(dim=0)
-        z = logit_TE.logsumexp(dim=-1).square().mean()
+        tokens = z_T.new_tensor(len(z_T))
+        load_E = torch.bincount(chosen_R, minlength=experts.count)
+        mean_E, z = routing.prob_TE.mean(dim=0), z_T.mean()
     else:
-        kept_T = valid_T.to(prob_TE.dtype)
+        kept_T = valid_T.to(z_T.dtype)
         tokens = kept_T.sum().clamp_min(1)
-        load_E = torch.bincount(expert_TK.flatten(), kept_T.repeat_interleave(K), minlength=E).long()
-        mean_E = kept_T @ prob_TE / tokens
-        z = (logit_TE.logsumexp(dim=-1).square() * kept_T).sum() / tokens
-    imbalance = E * (load_E / (tokens * K) * mean_E).sum()
-    return experts.balance_loss * imbalance + experts.z_loss * z / K, load_E
+        load_E = torch.bincount(chosen_R, kept_T.repeat_interleave(experts.top_k), minlength=experts.count).long()
+        mean_E, z = kept_T @ routing.prob_TE / tokens, (kept_T @ z_T) / tokens
+    imbalance = experts.count * (load_E / (tokens * experts.top_k) * mean_E).sum()
+    return experts.balance_loss * imbalance + experts.z_loss * z / experts.top_k, load_E
 
 
 class MixtureOfExperts(nn.Module):
@@ -134,9 +129,8 @@ class MixtureOfExperts(nn.Module):
         self.gate_up_EDH = nn.Parameter(torch.empty(experts.count, network.dim, 2 * experts.hidden))
         self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
 
-    def forward(self, x_TD: Tensor, valid_T: Tensor | None = None) -> tuple[Tensor, Routing]:
-        """`valid_T` (bool) marks tokens that count in losses and load; None: all do."""
-        routing = self.router(x_TD, valid_T)
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Routing]:
+        routing = self.router(x_TD)
         T, K = routing.expert_TK.shape
         chosen_R = routing.expert_TK.flatten()
         order_R = chosen_R.argsort(stable=True)

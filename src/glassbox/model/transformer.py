@@ -7,6 +7,8 @@ Letters: B batch, T tokens of a row, D model width, V vocabulary, L layers, E ex
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from glassbox.model.attention import Attention, Shared, share
 from glassbox.model.cache import Cache
-from glassbox.model.experts import MixtureOfExperts, Routing
+from glassbox.model.experts import MixtureOfExperts, Routing, balance
 from glassbox.model.feed_forward import FeedForward
 from glassbox.model.layers import Linear, RMSNorm
 from glassbox.recipe.network import Network
@@ -28,9 +30,9 @@ class Output:
     hidden_BTD: Tensor
     """States after the final norm, in the compute type; logits are `hidden_BTD @ model.head_VD.T`."""
     aux: Tensor
-    """Scalar, fp32: the weighted router losses, mean over tokens and layers; 0 for a dense network."""
+    """Scalar, fp32: the weighted router losses, mean over tokens and layers; 0 if dense or decoding from a cache."""
     load_LE: Tensor | None
-    """Tokens sent to each expert of each layer, padding left out; None for a dense network."""
+    """Tokens sent to each expert of each layer, padding left out; None if dense or decoding."""
 
 
 class Block(nn.Module):
@@ -47,16 +49,13 @@ class Block(nn.Module):
         else:
             self.feed_forward = MixtureOfExperts(network)
 
-    def forward(
-        self, x_BTD: Tensor, shared: Shared, cache: Cache | None, valid_BT: Tensor | None
-    ) -> tuple[Tensor, Routing | None]:
+    def forward(self, x_BTD: Tensor, shared: Shared, cache: Cache | None) -> tuple[Tensor, Routing | None]:
         dtype = shared.cos.dtype
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD, dtype), shared, cache)
         normed_BTD = self.feed_forward_norm(x_BTD, dtype)
         if isinstance(self.feed_forward, FeedForward):
             return x_BTD + self.feed_forward(normed_BTD), None
-        valid_T = None if valid_BT is None else valid_BT.flatten()
-        y_TD, routing = self.feed_forward(normed_BTD.flatten(0, 1), valid_T)
+        y_TD, routing = self.feed_forward(normed_BTD.flatten(0, 1))
         return x_BTD + y_TD.view_as(x_BTD), routing
 
 
@@ -94,18 +93,28 @@ class Transformer(nn.Module):
         everything stored at or before their own position; None: the rows are new and start at 0.
         """
         shared = share(self.network, ids_BT, positions_BT, documents_BT, cache is not None, self.compute_dtype)
-        valid_BT = None if documents_BT is None else documents_BT >= 0
         x_BTD = F.embedding(ids_BT, self.embedding.weight).float()
         routings: list[Routing] = []
         for block in self.blocks:
-            x_BTD, routing = block(x_BTD, shared, cache, valid_BT)
+            x_BTD, routing = block(x_BTD, shared, cache)
             if routing is not None:
                 routings.append(routing)
         hidden_BTD = self.norm(x_BTD, self.compute_dtype)
-        if not routings:
+        if not routings or cache is not None:
             return Output(hidden_BTD, x_BTD.new_zeros(()), None)
-        aux = torch.stack([routing.loss for routing in routings]).mean()
-        return Output(hidden_BTD, aux, torch.stack([routing.load_E for routing in routings]))
+        valid_T = None if documents_BT is None else documents_BT.flatten() >= 0
+        assert self.network.experts is not None
+        losses, loads = zip(*(balance(routing, valid_T, self.network.experts) for routing in routings), strict=True)
+        return Output(hidden_BTD, torch.stack(losses).mean(), torch.stack(loads))
+
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """Matrix products run in `dtype` inside the block."""
+        before, self.compute_dtype = self.compute_dtype, dtype
+        try:
+            yield
+        finally:
+            self.compute_dtype = before
 
     def init_weights(self, seed: int) -> None:
         """Set every weight, in place, from the seed.
