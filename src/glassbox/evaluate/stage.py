@@ -71,7 +71,7 @@ def run(config: EvaluateStage, inputs: Inputs, workspace: Workspace) -> None:
             workspace.progress(done, len(models), f"{artefact.name} · bits per byte")
             scores += bits_per_byte_scores(config, loaded, artefact, tokens_folder)
         workspace.stop_if_asked()
-    baselines = baseline_scores(tokens_folder) if tokens_folder else {}
+    baselines = baseline_scores(tokens_folder, loaded.context) if tokens_folder else {}
     write_lines(workspace.path("samples.jsonl"), samples)
     protocol = describe(config, problems, workspace.seed)
     rows_out = [{name: value for name, value in asdict(score).items() if value is not None} for score in scores]
@@ -160,11 +160,12 @@ def held_out_sources(tokens_folder: Path) -> list[str]:
     return [source for source, splits in TokenFolder(tokens_folder).sources.items() if splits["held_out"]["tokens"]]
 
 
-def baseline_scores(tokens_folder: Path) -> dict[str, dict[str, float]]:
-    """What bits per byte are to be compared with, by baseline and source."""
+def baseline_scores(tokens_folder: Path, context: int) -> dict[str, dict[str, float]]:
+    """What bits per byte are to be compared with, by baseline and source, on the very same tokens."""
+    sources = held_out_sources(tokens_folder)
     return {
-        "bigram": bigram_bits_per_byte(tokens_folder),
-        "xz": xz_bits_per_byte(tokens_folder),
+        "bigram": {source: bigram_bits_per_byte(tokens_folder, source, context) for source in sources},
+        "xz": {source: xz_bits_per_byte(tokens_folder, source, context) for source in sources},
     }
 
 
