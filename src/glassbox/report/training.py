@@ -1,0 +1,234 @@
+"""What each training stage shows: its curves, its experts, its size and pace."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from glassbox.recipe.training import PretrainStage
+from glassbox.report.artefacts import RunFacts, StageFacts, as_dict
+from glassbox.report.charts import Line, Point, heat_map, line_chart
+from glassbox.report.format import count, duration, is_number, number
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart that is drawn if the stage recorded what it shows."""
+
+    title: str
+    unit: str
+    pattern: str
+    """Names of the metrics it shows, as a regular expression; a group in it names the line."""
+    from_zero: bool = False
+    noisy: bool = False
+
+
+PANELS = (
+    Panel("Reward", "mean over the step's completions", r"reward", noisy=True),
+    Panel("Groups without signal", "share whose rewards are all equal", r"groups_without_signal", True, True),
+    Panel("Completion length", "tokens", r"completion_tokens", True, True),
+    Panel("Margin", "chosen minus rejected reward", r"margin", noisy=True),
+    Panel("Preference accuracy", "share of pairs with a positive margin", r"accuracy", noisy=True),
+    Panel("Implicit rewards", "β times log-ratio to the reference", r"reward_(chosen|rejected)", noisy=True),
+    Panel("Loss", "", r"loss", noisy=True),
+    Panel("Held-out bits per byte", "in the loop", r"(?:.*[/.])?(?:bits_per_byte|bpb)(?:[/._](.+))?"),
+    Panel("Learning rate", "", r"lr", True),
+    Panel("Gradient norm", "before clipping", r"grad_norm", True, True),
+    Panel("Throughput", "tokens a second", r"tokens_per_second", True, True),
+    Panel("Model FLOP utilisation", "share of the device's peak", r"mfu", True, True),
+    Panel("Expert load", "largest over mean; 1 is even", r"expert_load_max_over_mean", noisy=True),
+    Panel("Expert load", "over the mean", r"expert_load_(max|min|mean)", True, True),
+    Panel("Router loss", "", r"router_loss", noisy=True),
+    Panel("Entropy", "nats a token", r"entropy", True, True),
+    Panel("Divergence from the start", "nats a token", r"kl", True, True),
+    Panel("How replies end", "share of completions", r"(truncated|no_answer|not_judged)", True),
+)
+"""In the order they are shown; a metric goes to the first panel that asks for it."""
+SILENT = {"step", "time", "tokens", "flops_per_second"}
+"""Numbers of the metrics stream that are no curve of their own."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The steps that all charts of a stage span."""
+
+    reach: float
+    marks: list[tuple[float, str]]
+    """(first step, name) of each phase."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn panel."""
+
+    title: str
+    unit: str
+    svg: Markup
+    legend: list[tuple[int, str]]
+    """(tone, name) where there is more than one line."""
+    last: str
+    """The last value of a single line."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training stage."""
+
+    name: str
+    kind: str
+    state: str
+    facts: list[tuple[str, str]]
+    charts: list[Chart]
+    others: list[Chart]
+    """Metrics that no panel asks for."""
+    experts: Markup
+    aside: str
+
+
+def training(facts: RunFacts, stage: StageFacts) -> Training | None:
+    """The curves and figures of a stage that trains; None if it has not begun to write any."""
+    rows = facts.lines(stage, "metrics.jsonl")
+    summary = as_dict(facts.json(stage, "summary.json"))
+    if not rows and not summary:
+        return None
+    series, broken = collect(rows)
+    axis = Axis(max((points[-1][0] for points in series.values()), default=1.0), phase_marks(stage))
+    charts, used = _panels(series, axis)
+    rest = {name: points for name, points in series.items() if name not in used | SILENT and len(points) > 1}
+    others = [_chart(name.replace("_", " "), "", [(name, points)], axis, noisy=True) for name, points in rest.items()]
+    return Training(
+        name=stage.name,
+        kind=stage.kind,
+        state=stage.state,
+        facts=_figures(stage, summary, series),
+        charts=charts,
+        others=others,
+        experts=_experts(facts, stage, summary),
+        aside=_aside(broken),
+    )
+
+
+def collect(rows: list[dict[str, Any]]) -> tuple[dict[str, list[Point]], int]:
+    """Metric -> its (step, value) points in order of steps, and how many values were not finite and left out.
+
+    Nested values are joined by `/`. A step that stands twice (a resumed run) keeps its last value.
+    """
+    found: dict[str, dict[float, float]] = {}
+    broken = 0
+    for row in rows:
+        step = row.get("step")
+        if not is_number(step) or step is None:
+            continue
+        for name, value in _flat(row):
+            if is_number(value):
+                found.setdefault(name, {})[float(step)] = float(value)
+            elif isinstance(value, float):
+                broken += 1
+    return {name: sorted(points.items()) for name, points in found.items()}, broken
+
+
+def phase_marks(stage: StageFacts) -> list[tuple[float, str]]:
+    """(first step, name) of each phase of pretraining; none if there is only one."""
+    settings = stage.settings
+    if not isinstance(settings, PretrainStage) or len(settings.phases) < 2:
+        return []
+    marks, step = [], 0.0
+    for phase in settings.phases:
+        marks.append((step, phase.name))
+        step += phase.steps
+    return marks
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in row.items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{key}/")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _panels(series: dict[str, list[Point]], axis: Axis) -> tuple[list[Chart], set[str]]:
+    charts, used = [], set[str]()
+    for panel in PANELS:
+        lines = []
+        for name, points in series.items():
+            match = re.fullmatch(panel.pattern, name)
+            if match and name not in used:
+                label = next((group for group in match.groups() if group), panel.title.lower())
+                lines.append((label.replace("_", " "), points))
+                used.add(name)
+        if lines:
+            charts.append(_chart(panel.title, panel.unit, lines, axis, panel.from_zero, panel.noisy))
+    return charts, used
+
+
+def _chart(
+    title: str,
+    unit: str,
+    lines: list[tuple[str, list[Point]]],
+    axis: Axis,
+    from_zero: bool = False,
+    noisy: bool = False,
+) -> Chart:
+    drawn = [
+        Line(name, tuple(points), tone=index % 6 + 1, noisy=noisy and len(lines) == 1)
+        for index, (name, points) in enumerate(lines)
+    ]
+    svg = line_chart(drawn, title=title, reach=axis.reach, marks=axis.marks, from_zero=from_zero)
+    legend = [(line.tone, line.name) for line in drawn] if len(drawn) > 1 else []
+    return Chart(title, unit, svg, legend, "" if legend else number(drawn[0].points[-1][1]))
+
+
+def _figures(stage: StageFacts, summary: dict[str, Any], series: dict[str, list[Point]]) -> list[tuple[str, str]]:
+    """What is worth a tile: parameters, tokens, steps, seconds; then the other plain numbers of the summary."""
+    flat = dict(_flat(summary))
+    figures = []
+    for label, pattern, shown in (
+        ("Parameters", r"(?:parameters/total|parameters|total_parameters)", count),
+        ("Active a token", r"(?:parameters/active|active_parameters|parameters_active)", count),
+        ("In embeddings", r"(?:parameters/embedding|embedding_parameters|parameters_embedding)", count),
+        ("Steps", r"steps?", count),
+        ("Tokens", r"tokens", count),
+        ("Tokens with loss", r"labels", count),
+        ("Training time", r"seconds", duration),
+        ("FLOPs", r"flops", count),
+    ):
+        name = next((name for name, value in flat.items() if re.fullmatch(pattern, name) and is_number(value)), None)
+        if name:
+            figures.append((label, shown(flat.pop(name))))
+    known = {label for label, _ in figures}
+    steps = max((points[-1][0] for points in series.values()), default=None)
+    if "Steps" not in known and steps is not None:
+        figures.append(("Steps" if stage.done else "Steps so far", count(steps)))
+    if "Tokens" not in known and series.get("tokens"):
+        figures.append(("Tokens", count(series["tokens"][-1][1])))
+    figures += [
+        (name.replace("_", " ").replace("/", " ").capitalize(), number(value))
+        for name, value in flat.items()
+        if is_number(value) and not name.startswith("expert_load")
+    ]
+    return figures
+
+
+def _experts(facts: RunFacts, stage: StageFacts, summary: dict[str, Any]) -> Markup:
+    """The last step's load of each expert, from the summary or else the newest checkpoint; empty for a dense network."""
+    load = summary.get("expert_load")
+    if not load:
+        states = sorted(stage.folder.glob("checkpoints/step-*/state.json"))
+        state = facts.json(stage, *states[-1].relative_to(stage.folder).parts) if states else None
+        load = as_dict(as_dict(state).get("progress")).get("expert_load")
+    if not isinstance(load, list) or not load:
+        return Markup("")
+    if not all(isinstance(row, list) and row and all(map(is_number, row)) for row in load):
+        return Markup("")
+    shares = [[value / (sum(row) or 1.0) for value in row] for row in load]
+    return heat_map(shares, title="Share of tokens per expert at the end")
+
+
+def _aside(broken: int) -> str:
+    if not broken:
+        return ""
+    return f"{broken:,} value{'s' if broken != 1 else ''} of the metrics stream were not finite and are not drawn."

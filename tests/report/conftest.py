@@ -1,0 +1,297 @@
+"""A plausible run, made through the real ledger by small stage functions that write artefacts in the rooms' formats.
+
+To look at its page: `python -c "import runpy, pathlib as p; runpy.run_path('tests/report/conftest.py')['look'](p.Path('/tmp/look'))"`
+"""
+
+import json
+import math
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from glassbox.errors import GlassboxError
+from glassbox.ledger.runner import Selection, execute
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.ledger.writing import write_json, write_lines
+from glassbox.recipe.loading import build, parse
+
+HOSTILE = "<script>alert('owned')</script><img src=https://evil.example/x.png onerror=alert(1)> & \u202egnp.exe\x00"
+"""What a crawled page may well hold."""
+
+RECIPE = """
+name: looking-glass
+description: A small mixture of experts from the pages of an interpreter's own documentation, taught to add up.
+seed: 7
+stages:
+  pages: {kind: crawl, pages: 500}
+  problems: {kind: problems, train: 4000, held_out: 400}
+  documents:
+    kind: curate
+    from: [pages, problems]
+    sources:
+      - {name: web, format: warc, stage: pages, rules: [reference]}
+      - {name: code, format: code, path: "python:stdlib", rules: [code]}
+  tokenizer: {kind: tokenizer, from: [documents, problems], vocab_size: 4096}
+  tokens: {kind: tokenize, from: [documents, problems, tokenizer]}
+  base:
+    kind: pretrain
+    from: tokens
+    model: {dim: 128, layers: 4, attention: {heads: 4, kv_heads: 2}, experts: {count: 16, top_k: 4, hidden: 128}}
+    phases:
+      - {name: broad, steps: 300, mixture: {web: 2, code: 1, problems: 1}, context: 256, rows: 32}
+      - {name: anneal, steps: 100, mixture: {web: 1, problems: 2}, context: 256, rows: 32}
+    optimizer: {lr: 0.003}
+  sft: {kind: sft, from: [base, problems], context: 256, rows: 16, optimizer: {lr: 0.001}}
+  dpo: {kind: dpo, from: [sft, problems], prompts: 500, rows: 8, optimizer: {lr: 0.0001}}
+  rl: {kind: grpo, from: [sft, problems], steps: 60, prompts: 16, optimizer: {lr: 0.0002}}
+  scores: {kind: evaluate, from: [base, sft, dpo, rl, problems, tokens]}
+"""
+MODELS = {"base": 0.04, "sft": 0.575, "dpo": 0.59, "rl": 0.815}
+KINDS = ("addition", "buying", "comparison", "giving", "multiplication", "remainder", "sharing")
+BITS = {"web": 1.412, "code": 1.187}
+
+
+class Quiet:
+    """A watcher that looks away."""
+
+    def stage(self, name: str, state: str, seconds: float = 0.0) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
+
+
+def crawl(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    failed = [{"url": f"http://pydoc.localhost/broken{n}.html", "reason": "HTTP 404"} for n in range(11)]
+    failed[0]["reason"] = HOSTILE
+    report = {"site": "pydoc", "pages": 489, "bytes": 14_312_377, "failed": failed, "python": "3.11.9"}
+    write_json(workspace.path("crawl.json"), report)
+
+
+def problems(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    row = {"id": "p1", "kind": "addition", "question": "What is 2 + 2?", "solution": "#### 4", "answer": "4"}
+    for split in ("train", "held_out"):
+        write_lines(workspace.path(f"{split}.jsonl"), [row])
+
+
+def curate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    funnel = {
+        "web": [("read", 489), ("extract", 481), ("language", 477), ("rules", 402), ("exact duplicates", 398),
+                ("near duplicates", 361), ("decontaminate", 360)],
+        "code": [("read", 1612), ("rules", 1433), ("exact duplicates", 1420), ("near duplicates", 1377),
+                 ("decontaminate", 1377)],
+    }  # fmt: skip
+    rows = [
+        {"step": step, "source": source, "documents": n, "bytes": n * 9_431, "tokens": n * 2_801}
+        for source, steps in funnel.items()
+        for step, n in steps
+    ]
+    write_json(workspace.path("funnel.json"), rows)
+    drops = [("web", "rules", "reference_min_words")] * 51 + [("web", "rules", "reference_max_duplicate_10_grams")] * 24
+    drops += [("web", "near duplicates", "near_duplicate")] * 37 + [("code", "near duplicates", "near_duplicate")] * 43
+    drops += [("code", "rules", "code_min_words")] * 120 + [("code", "rules", "code_max_longest_line")] * 59
+    drops += [("web", "language", "language")] * 4 + [("web", "decontaminate", "held_out_problem")]
+    columns = dict(zip(("source", "stage", "rule"), map(list, zip(*drops, strict=True)), strict=True))
+    workspace.path("dropped").mkdir()
+    pq.write_table(pa.table(columns), workspace.path("dropped", "part-00000.parquet"))
+    lines = [{"file": f"pages/pages-0000{n}.warc.gz", "offset": 10_331 * n, "reason": "truncated gzip"} for n in range(14)]
+    write_lines(workspace.path("skipped.jsonl"), lines)
+    write_json(workspace.path("samples.json"), _samples())
+
+
+def _samples() -> dict[str, Any]:
+    prose = (
+        "collections.deque\n\nDeques are a generalization of stacks and queues (the name is pronounced deck and is short "
+        "for double-ended queue). Deques support thread-safe, memory efficient appends and pops from either side of the "
+        "deque with approximately the same O(1) performance in either direction.\n\n    append(x)\n        Add x to the "
+        "right side of the deque.\n    appendleft(x)\n        Add x to the left side of the deque.\n"
+    )
+    code = 'def bisect_right(a, x, lo=0, hi=None):\n    """Where to insert x in a, assuming a is sorted."""\n    ...\n' * 4
+    kept = [
+        {"id": f"k{n}", "source": source, "url": url, "origin": "x", "text": text}
+        for n, (source, url, text) in enumerate(
+            [
+                ("web", "http://pydoc.localhost/collections.html", prose),
+                ("web", "http://pydoc.localhost/evil.html", HOSTILE),
+                ("web", "http://pydoc.localhost/queue.html", prose[200:]),
+                ("code", None, code),
+                ("code", None, code[50:]),
+                ("code", None, "import os\n" * 40),
+                ("code", None, "x = 1\n" * 30),
+            ]
+        )
+    ]
+    dropped = [
+        {"source": "web", "url": "http://pydoc.localhost/a.html", "text": "a " * 12, "stage": "rules",
+         "rule": "reference_min_words", "value": 12, "threshold": 50},
+        {"source": "web", "url": "http://pydoc.localhost/b.html", "text": HOSTILE * 3, "stage": "rules",
+         "rule": "reference_min_words", "value": 31.0, "threshold": 50.0},
+        {"source": "code", "origin": "lib/tables.py", "text": "T = [" + "0, " * 400 + "]", "stage": "rules",
+         "rule": "code_max_longest_line", "value": 1204, "threshold": 1000},
+        {"source": "web", "url": "http://pydoc.localhost/dup.html", "text": prose, "stage": "near duplicates",
+         "rule": "near_duplicate", "value": 0.93, "threshold": 0.8},
+    ]  # fmt: skip
+    return {"kept": kept, "dropped": dropped}
+
+
+def tokenizer(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    ratios = {"web": 3.37, "code": 3.02, "problems": 2.11}
+    write_json(workspace.path("report.json"), {"vocab_size": 4096, "bytes_per_token": ratios, "unused": 17})
+
+
+def tokenize(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    sizes = {"web": (356, 1_008_001), "code": (1364, 3_857_310), "problems": (4000, 411_207)}
+    sources = {
+        name: {
+            "train": {"documents": documents, "tokens": tokens, "bytes": tokens * 3},
+            "held_out": {"documents": documents // 90, "tokens": tokens // 90, "bytes": tokens // 30},
+        }
+        for name, (documents, tokens) in sizes.items()
+    }
+    write_json(workspace.path("tokens.json"), {"vocab_size": 4096, "dtype": "uint16", "eos_id": 4093, "sources": sources})
+
+
+def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: int = 0) -> Any:
+    """A stage function that writes `metrics(step, rng)` for each step and `summary`."""
+
+    def run(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+        rng = Random(workspace.folder.name)
+        for step in range(1, steps + 1):
+            common = {
+                "lr": config.optimizer.lr * min(1.0, step / (0.05 * steps), (steps - step + 1) / (0.3 * steps)),
+                "grad_norm": abs(rng.gauss(0.8, 0.15)) + 2 * math.exp(-step / 20),
+                "tokens": step * 8192,
+                "tokens_per_second": rng.gauss(9100, 240),
+                "flops_per_second": 2.1e10,
+                "mfu": rng.gauss(0.31, 0.01),
+            }
+            workspace.metric(step, **metrics(step, rng), **common)
+            if evaluate_every and step % evaluate_every == 0:
+                bits = {f"bits_per_byte/{name}": value + 1.6 * math.exp(-step / 90) for name, value in BITS.items()}
+                workspace.metric(step, **bits)
+        write_json(workspace.path("summary.json"), {**summary, "steps": steps, "tokens": steps * 8192, "seconds": 212.4})
+
+    return run
+
+
+def _pretraining(step: int, rng: Random) -> dict[str, float]:
+    return {
+        "loss": 3.1 + 5.2 * math.exp(-step / 60) + rng.gauss(0, 0.09),
+        "router_loss": 0.011 + 0.01 * math.exp(-step / 40),
+        "expert_load_max_over_mean": 1.3 + 1.9 * math.exp(-step / 50) + rng.gauss(0, 0.05),
+    }
+
+
+def _preferences(step: int, rng: Random) -> dict[str, float]:
+    gain = 1 - math.exp(-step / 20)
+    return {
+        "loss": 0.693 - 0.3 * gain + rng.gauss(0, 0.02),
+        "reward_chosen": 0.3 * gain,
+        "reward_rejected": -0.9 * gain,
+        "margin": 1.2 * gain + rng.gauss(0, 0.05),
+        "accuracy": 0.5 + 0.35 * gain,
+        "logprob_chosen": -11 - gain,
+    }
+
+
+def _rollouts(step: int, rng: Random) -> dict[str, float]:
+    gain = 1 - math.exp(-step / 25)
+    return {
+        "loss": rng.gauss(0, 0.01),
+        "reward": 0.57 + 0.28 * gain + rng.gauss(0, 0.03),
+        "groups_without_signal": 0.3 + 0.3 * gain + rng.gauss(0, 0.02),
+        "completion_tokens": 61 - 8 * gain + rng.gauss(0, 1),
+        "truncated": 0.02,
+        "no_answer": 0.05 * (1 - gain),
+        "not_judged": 0.0,
+        "entropy": 0.4 - 0.2 * gain,
+        "clip_share": 0.0,
+    }
+
+
+def evaluate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    rng, rows = Random(3), []
+    for model, share in MODELS.items():
+        half = 1.96 * math.sqrt(share * (1 - share) / 400)
+        score = {"model": model, "metric": "exact_match", "value": share, "low": share - half, "high": share + half}
+        rows.append({**score, "n": 400})
+        for kind in KINDS:
+            value = min(1.0, max(0.0, share + rng.gauss(0, 0.1)))
+            band = {"value": value, "low": max(0.0, value - 0.11), "high": min(1.0, value + 0.11)}
+            rows.append({**score, **band, "n": 57, "kind": kind})
+        for source, bits in BITS.items():
+            worse = bits + 0.05 * list(MODELS).index(model)
+            rows.append({"model": model, "metric": "bits_per_byte", "source": source, "value": worse,
+                         "low": worse - 0.02, "high": worse + 0.02, "n": 7_002})  # fmt: skip
+    baselines = {"bigram": {"web": 2.204, "code": 2.031}, "xz": {"web": 1.98, "code": 1.74}}
+    protocol = {
+        "exact_match": {"task": "generated arithmetic, held-out split", "form": "chat", "shots": 0, "interval": "Wilson 95 %"},
+        "bits_per_byte": "all held-out documents, bootstrap over documents 95 %",
+        "sampling": {"temperature": 0.0, "max_new_tokens": 128},
+    }
+    write_json(workspace.path("scores.json"), {"protocol": protocol, "rows": rows, "baselines": baselines})
+    samples = []
+    for n, kind in enumerate(KINDS[:4]):
+        for m, model in enumerate(MODELS):
+            reply = "The the of, and = ( 1 1 1 1" if model == "base" else f"{17 + n} + 26 = {43 + n}\n\n#### {43 + n - (m < 2)}"
+            question = f"Anna has {17 + n} apples and gets 26 more from Ben. How many apples does she have now?"
+            row = {"model": model, "id": f"h{n}", "kind": kind, "question": question, "correct": m >= 2, "answer": f"{43 + n}"}
+            samples.append({**row, "reply": HOSTILE if (n, m) == (1, 0) else reply})
+    write_lines(workspace.path("samples.jsonl"), samples)
+
+
+def _load() -> list[list[float]]:
+    rng = Random(5)
+    rows = [[rng.uniform(0.4, 1.5) for _ in range(16)] for _ in range(4)]
+    return [[value / sum(row) for value in row] for row in rows]
+
+
+PARAMETERS = {"total": 2_401_408, "active": 1_024_000, "embedding": 524_288}
+FUNCTIONS = {
+    "crawl": crawl,
+    "problems": problems,
+    "curate": curate,
+    "tokenizer": tokenizer,
+    "tokenize": tokenize,
+    "pretrain": trainer(400, _pretraining, {"parameters": PARAMETERS, "expert_load": _load(), "flops": 6.1e13}, 50),
+    "sft": trainer(150, _pretraining, {"parameters": PARAMETERS, "conversations": 3988, "left_out_too_long": 12}),
+    "dpo": trainer(55, _preferences, {"parameters": PARAMETERS, "pairs": 441, "all_right": 31, "all_wrong": 28}),
+    "grpo": trainer(60, _rollouts, {"parameters": PARAMETERS, "completions": 7680}),
+    "evaluate": evaluate,
+}
+
+
+def build_run(run: Path, last: str | None = None, functions: dict[str, Any] | None = None) -> Path:
+    """Carry the recipe out in `run`, up to stage `last`."""
+    data, lines = parse(RECIPE, "recipe.yaml")
+    recipe = build(data, lines, "recipe.yaml")
+    execute(recipe, run, {**FUNCTIONS, **(functions or {})}, Quiet(), selection=Selection(last=last))
+    return run
+
+
+def broken_off(config: Any, inputs: Inputs, workspace: Workspace) -> None:
+    """A stage that fails after some steps and a torn line."""
+    for step in range(1, 31):
+        workspace.metric(step, loss=5.0 - step / 10, lr=0.001)
+    with workspace.path("metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 31, "loss": 1.')
+    raise GlassboxError("training diverged")
+
+
+def look(run: Path) -> None:
+    """Write the example's page, with times that look like a real run's."""
+    from glassbox.report.page import write_report
+
+    write_report(build_run(run))
+
+
+@pytest.fixture(scope="session")
+def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; do not write into it."""
+    return build_run(tmp_path_factory.mktemp("runs") / "looking-glass")
+
+
+def edit_json(path: Path, change: Any) -> None:
+    """Rewrite a JSON file by `change(value)`."""
+    path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
