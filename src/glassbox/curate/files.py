@@ -1,0 +1,135 @@
+"""Which files a source names, in a fixed order, and the names documents carry as their origin."""
+
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glassbox.errors import RequestError
+from glassbox.recipe.curation import CurateStage, Source
+
+ENDINGS: dict[str, tuple[str, ...]] = {
+    "warc": (".warc", ".warc.gz"),
+    "html": (".html", ".htm", ".xhtml"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson"),
+    "parquet": (".parquet",),
+    "text": (".txt", ".md", ".rst", ".tex"),
+    "code": (
+        *(
+            ".py",
+            ".pyi",
+            ".c",
+            ".h",
+            ".cc",
+            ".cpp",
+            ".hpp",
+            ".cu",
+            ".rs",
+            ".go",
+            ".java",
+            ".kt",
+            ".scala",
+            ".js",
+            ".jsx",
+        ),
+        *(
+            ".ts",
+            ".tsx",
+            ".rb",
+            ".php",
+            ".cs",
+            ".swift",
+            ".lua",
+            ".pl",
+            ".r",
+            ".jl",
+            ".hs",
+            ".ml",
+            ".ex",
+            ".sh",
+            ".sql",
+        ),
+    ),
+}
+"""What a folder is searched for. A file that is named itself is read whatever its ending."""
+STDLIB_LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test")
+"""Folders of the standard library that are not read: what was installed into it, and tests (broken code on purpose)."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read and the name its documents carry: the path as the user wrote it, or stage/path, never more."""
+
+    path: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder that was not read: how many files and bytes it holds."""
+
+    origin: str
+    files: int
+    bytes: int
+
+
+def source_files(config: CurateStage) -> list[Path]:
+    """The raw input files of a curate stage, sorted: what its fingerprint depends on beside settings and stages.
+
+    Pages of crawl stages are artefacts of their own and not listed, nor are data sets streamed from a hub. A path that
+    does not exist, or holds no file of its format, raises RequestError.
+    """
+    found = {file.path for source in config.sources if not source.stage for file in files_of(source, {})[0]}
+    return sorted(found)
+
+
+def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile], list[LeftOut]]:
+    """The files of one source in reading order, and folders left out. `pages`: crawl stage -> its folder."""
+    if source.stage:
+        folder = pages[source.stage]
+        return [InputFile(path, f"{source.stage}/{path.relative_to(folder)}") for path in _below(folder, "warc")], []
+    if source.path == "python:stdlib":
+        return _stdlib()
+    if source.path.startswith("hf://"):
+        folder = Path(source.path.removeprefix("hf://"))
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        return [InputFile(path, str(path)) for path in files], []
+    path = Path(source.path).expanduser()
+    if any(letter in source.path for letter in "*?["):
+        anchor = Path(path.anchor)
+        paths = sorted(found for found in anchor.glob(str(path.relative_to(anchor))) if found.is_file())
+    else:
+        paths = [path] if path.is_file() else _below(path, source.format)
+    if not paths:
+        what = "does not exist" if not path.exists() else f"holds no {' or '.join(ENDINGS[source.format][:3])} file"
+        raise RequestError(f"source '{source.name}': {source.path} {what}; set its path to your data")
+    return [InputFile(path, str(path)) for path in paths], []
+
+
+def _below(folder: Path, file_format: str) -> list[Path]:
+    paths = (path for path in folder.rglob("*") if path.name.lower().endswith(ENDINGS[file_format]) and path.is_file())
+    return sorted(paths)
+
+
+def _stdlib() -> tuple[list[InputFile], list[LeftOut]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    files, left_out = [], []
+    for path in _walk(root):
+        if path.is_dir():
+            below = [file for file in path.rglob("*.py") if file.is_file()]
+            if below and not path.name.endswith("-packages"):
+                name = f"python:stdlib/{path.relative_to(root)}"
+                left_out.append(LeftOut(name, len(below), sum(file.stat().st_size for file in below)))
+        # Build settings of this one machine, written as code.
+        elif path.suffix == ".py" and not path.name.startswith("_sysconfigdata"):
+            files.append(InputFile(path, f"python:stdlib/{path.relative_to(root)}"))
+    return files, left_out
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below `folder` in sorted order; of folders only those left out, which are not entered."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name in STDLIB_LEFT_OUT or path.name.startswith("config-"):
+            yield path
+        else:
+            yield from _walk(path)

@@ -1,0 +1,96 @@
+"""Pages of WARC files, gzipped or not, whole or damaged, with the byte offset of each record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+
+from glassbox.curate.unpack import GZIP_MAGIC, Damage, find
+
+RECORDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+"""Records that can hold a document: web pages, files, and text made from them (WET)."""
+MARKUP = ("text/html", "application/xhtml+xml")
+LARGEST = 64_000_000
+"""Bytes of the largest record that is read."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One document's bytes as stored."""
+
+    offset: int
+    """Where its record starts in the file, in bytes of the file as it is (compressed or not)."""
+    url: str
+    payload: bytes
+    charset: str
+    """As the server declared it; may be empty or wrong."""
+    markup: bool
+
+
+def pages(path: Path) -> Iterator[Page | Damage]:
+    """Every document of the file; what is damaged, cut off or no document of ours is a Damage in its place.
+
+    Requests, descriptions and the like hold no document and are passed over. After damage, reading goes on at the next
+    place that looks like the start of a record; a damaged stretch is reported once.
+    """
+    with path.open("rb") as file:
+        magic = GZIP_MAGIC if file.read(3) == GZIP_MAGIC else b"WARC/1."
+    start, reported = 0, False
+    while start >= 0:
+        reached = -1
+        try:
+            for record, at in _records(path, start):
+                found = _page(record, at)
+                if found is not None:
+                    yield found
+                reached, reported = at, isinstance(found, Damage)
+            return
+        except OSError as error:
+            # The record after the last good one is where it broke, or the first one if there was none.
+            broken = find(path, magic, reached + 1) if reached >= 0 else start
+            if not reported:
+                yield Damage(broken if broken >= 0 else reached, _reason(error))
+            reported = True
+            start = broken if reached >= 0 else find(path, magic, start + 1)
+
+
+def _records(path: Path, start: int) -> Iterator[tuple[WarcRecord, int]]:
+    with path.open("rb") as file:
+        file.seek(start)
+        for record in ArchiveIterator(file, parse_http=False):
+            yield record, record.stream_pos
+
+
+def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
+    if not record.record_type & RECORDS:
+        return None
+    if record.content_length > LARGEST:
+        return Damage(offset, f"larger than {LARGEST // 1_000_000} MB")
+    status, media, charset = 200, (record.headers.get("Content-Type") or "").lower(), ""
+    try:
+        # Taken whole before it is decoded, so that a record cut off at the end of the file is told from a chunked one.
+        stored = record.content_length
+        record.freeze()
+        if record.content_length < stored:
+            return Damage(offset, "cut off record")
+        if record.is_http:
+            record.parse_http(auto_decode="all", quirks_mode=True)
+            status, media = record.http_headers.status_code or 0, (record.http_content_type or "").lower()
+            charset = record.http_charset or ""
+        payload = record.reader.read()
+    except (OSError, ValueError) as error:
+        return Damage(offset, _reason(error))
+    if status != 200:
+        return Damage(offset, f"HTTP status {status}")
+    if not media:
+        media = "text/html" if b"<html" in payload[:2000].lower() else "unknown"
+    media = media.partition(";")[0].strip()
+    if media not in (*MARKUP, "text/plain"):
+        return Damage(offset, f"content type {media}")
+    return Page(offset, (record.headers.get("WARC-Target-URI") or "").strip("<>"), payload, charset, media in MARKUP)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return "damaged gzip" if "ecompress" in text else "not a WARC record" if "header" in text else text
