@@ -63,7 +63,7 @@ def _number_and_digit(rng: Random, low: int, high: int) -> Operands:
 
 def _progression(rng: Random, low: int, high: int) -> Operands | None:
     """First number and step; a falling progression has a negative step and stays above zero."""
-    start, step = between(rng, low, high), between(rng, 2, 20)
+    start, step = between(rng, low, high), between(rng, 2, 30)
     if rng.random() < 0.5:
         return start, step
     return (start, -step) if start > 4 * step else None

@@ -143,5 +143,5 @@ STORIES: dict[str, Kind] = {
     "giving": Kind(2, 99, _draw_giving, _giving),
     "buying": Kind(2, 99, _draw_buying, _buying),
     "sharing": Kind(2, 30, _draw_sharing, _sharing),
-    "comparing": Kind(2, 199, _draw_comparing, _comparing),
+    "comparing": Kind(2, 99, _draw_comparing, _comparing),
 }

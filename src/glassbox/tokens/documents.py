@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glassbox.errors import RequestError
@@ -37,11 +39,13 @@ def document_batches(inputs: Inputs, rows: int = 256) -> Iterator[list[Document]
     Raises RequestError for a Parquet file that is broken or lacks a column, and when there is no document at all.
     """
     found = False
-    for artefact in inputs.all("documents"):
-        for path in document_files(artefact.path):
-            for batch in _read_parquet(path, rows):
-                found = found or bool(batch)
-                yield batch
+    for path in _files(inputs):
+        for batch in _read_parquet(path, COLUMNS, rows):
+            documents = [_document(row) for row in batch.to_pylist()]
+            if any(document.source == PROBLEMS for document in documents):
+                raise RequestError(f"{path}: the source name '{PROBLEMS}' is kept for generated problems; use another")
+            found = found or bool(documents)
+            yield documents
     if not found:
         raise RequestError(
             "no document came out of the earlier stages: look at their funnel.json for what removed them"
@@ -51,9 +55,13 @@ def document_batches(inputs: Inputs, rows: int = 256) -> Iterator[list[Document]
         yield from _read_problems(problems / "train.jsonl", rows)
 
 
-def document_files(folder: Path) -> list[Path]:
-    """The Parquet files of a documents artefact, by name."""
-    return sorted((folder / "documents").glob("*.parquet"))
+def text_bytes(inputs: Inputs) -> int:
+    """UTF-8 bytes of the documents (without problems), from the Parquet columns without decoding them."""
+    total = 0
+    for path in _files(inputs):
+        for batch in _read_parquet(path, ("text",), 1024):
+            total += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+    return total
 
 
 def share_of(document_id: str, purpose: str) -> float:
@@ -62,18 +70,22 @@ def share_of(document_id: str, purpose: str) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
-def _read_parquet(path: Path, rows: int) -> Iterator[list[Document]]:
+def _files(inputs: Inputs) -> list[Path]:
+    return [
+        path for artefact in inputs.all("documents") for path in sorted((artefact.path / "documents").glob("*.parquet"))
+    ]
+
+
+def _read_parquet(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """The named columns (those that are there, if they are not needed), `rows` rows at a time."""
     try:
-        file = pq.ParquetFile(path)
-        missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
-        if missing:
-            raise RequestError(f"{path}: documents need the column '{missing[0]}'; it has {file.schema_arrow.names}")
-        for batch in file.iter_batches(rows, columns=[name for name in COLUMNS if name in file.schema_arrow.names]):
-            documents = [_document(row) for row in batch.to_pylist()]
-            if any(document.source == PROBLEMS for document in documents):
-                raise RequestError(f"{path}: the source name '{PROBLEMS}' is kept for generated problems; use another")
-            yield documents
-    except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors and OSErrors
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            missing = [name for name in _NEEDED if name not in there]
+            if missing:
+                raise RequestError(f"{path}: documents need the column '{missing[0]}'; there are: {', '.join(there)}")
+            yield from file.iter_batches(rows, columns=[name for name in columns if name in there])
+    except (OSError, pa.ArrowException) as error:
         raise RequestError(f"{path}: cannot be read as Parquet ({error})") from error
 
 

@@ -12,10 +12,9 @@ from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json
 from glassbox.recipe.text import TokenizeStage
-from glassbox.tokens.documents import PROBLEMS, Document, document_batches, share_of
+from glassbox.tokens.documents import PROBLEMS, Document, document_batches, share_of, text_bytes
 from glassbox.tokens.shards import ShardWriter, Split, dtype_for, shard_writer
 from glassbox.tokens.tokenizer import END_OF_TEXT, encode_many, load_tokenizer, special_id
-from glassbox.tokens.tokenizer_stage import text_bytes
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

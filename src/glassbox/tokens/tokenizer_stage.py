@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import atomic_open, write_json
 from glassbox.recipe.text import TokenizerStage
 from glassbox.tokens.chat import chat_format
-from glassbox.tokens.documents import Document, document_batches, document_files, share_of
+from glassbox.tokens.documents import Document, document_batches, share_of, text_bytes
 from glassbox.tokens.tokenizer import byte_lengths, encode_many, train_tokenizer
 
 LONGEST_TEXT = 100_000
@@ -35,16 +33,6 @@ def run(config: TokenizerStage, inputs: Inputs, workspace: Workspace) -> None:
     report = {"vocab_size": tokenizer.get_vocab_size(), "vocab_size_asked": config.vocab_size, "sample_share": share}
     write_json(workspace.path("report.json"), report | measure(tokenizer, _sample(inputs, share)))
     workspace.progress(2, 2)
-
-
-def text_bytes(inputs: Inputs) -> int:
-    """UTF-8 bytes of all documents, from the Parquet columns without decoding them."""
-    total = 0
-    for artefact in inputs.all("documents"):
-        for path in document_files(artefact.path):
-            for batch in pq.ParquetFile(path).iter_batches(1024, columns=["text"]):
-                total += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
-    return total
 
 
 def measure(tokenizer: Tokenizer, batches: Iterator[list[Document]]) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""The stages tokenizer and tokenize: every document arrives once, byte for byte, on its side; errors are sentences."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.tokens.conftest import document, write_documents
+
+from glassbox.errors import RequestError
+from glassbox.ledger.workspace import Artefact, Inputs, Workspace
+from glassbox.recipe.text import TokenizerStage, TokenizeStage
+from glassbox.tokens import tokenize_stage, tokenizer_stage
+from glassbox.tokens.documents import share_of, text_bytes
+from glassbox.tokens.shards import TokenFolder, dtype_for
+from glassbox.tokens.tokenizer import decode
+
+
+def read_back(tokens_folder, tokenizer, source, split):
+    """id -> text of all documents of a shard."""
+    folder = TokenFolder(tokens_folder)
+    shard = folder.shard(source, split)
+    texts = {}
+    for number, (start, end) in enumerate(zip(shard.index[:-1], shard.index[1:], strict=True)):
+        assert shard.tokens[end - 1] == folder.eos_id
+        row = shard.document(number)
+        texts[row["id"]] = decode(tokenizer, shard.tokens[start : end - 1].tolist())
+        assert row["bytes"] == len(texts[row["id"]].encode())
+        assert shard.document_at(int(start)) == shard.document_at(int(end) - 1) == number
+    assert len(texts) == len(shard.index) - 1
+    return texts
+
+
+@pytest.mark.parametrize("source", ["code", "prose"])
+def test_every_document_arrives_unchanged_on_its_side(corpus, tokens_folder, tokenizer, source):
+    for split in ("train", "held_out"):
+        rows = [row for row in corpus if row["source"] == source and row["text"]]
+        kept = [row for row in rows if (share_of(row["id"], "held out") < 0.1) == (split == "held_out")]
+        expected = {row["id"]: row["text"] for row in kept}
+        assert expected
+        assert read_back(tokens_folder, tokenizer, source, split) == expected
+
+
+def test_training_problems_enter_as_prose_and_held_out_ones_do_not(inputs, tokens_folder, tokenizer):
+    folder = inputs.one("problems")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    expected = {row["id"]: f"{row['question']}\n{row['solution']}" for row in rows}
+    assert read_back(tokens_folder, tokenizer, "problems", "train") == expected
+    assert read_back(tokens_folder, tokenizer, "problems", "held_out") == {}
+    offset = TokenFolder(tokens_folder).shard("problems", "train").document(7)["offset"]
+    assert json.loads((folder / "train.jsonl").read_bytes()[offset:].splitlines()[0])["id"] == rows[7]["id"]
+
+
+def test_tokens_json_counts_what_is_there(tokens_folder, corpus):
+    folder = TokenFolder(tokens_folder)
+    for source, splits in folder.sources.items():
+        for split, sizes in splits.items():
+            shard = folder.shard(source, split)
+            assert (sizes["documents"], sizes["tokens"]) == (len(shard.index) - 1, len(shard))
+    written = sum(splits[s]["bytes"] for n, splits in folder.sources.items() if n != "problems" for s in splits)
+    assert written == sum(len(row["text"].encode()) for row in corpus)
+    assert sum(folder.info["empty_documents"].values()) == sum(not row["text"] for row in corpus)
+    assert folder.vocab_size == 700
+    assert (folder.tokenizer_folder / "chat.json").is_file()
+
+
+def test_the_same_inputs_give_the_same_bytes(inputs, tokens_folder, tmp_path):
+    for name in ("tokenizer", "tokens"):
+        (tmp_path / name).mkdir()
+    given = Inputs(inputs.artefacts[:2])
+    tokenizer_stage.run(TokenizerStage(kind="tokenizer", vocab_size=700), given, Workspace(tmp_path / "tokenizer"))
+    again = Inputs((*given.artefacts, Artefact("tokenizer", "tokenizer", tmp_path / "tokenizer")))
+    tokenize_stage.run(TokenizeStage(kind="tokenize", held_out=0.1), again, Workspace(tmp_path / "tokens"))
+    files = {path.relative_to(tokens_folder): path.read_bytes() for path in tokens_folder.rglob("*") if path.is_file()}
+    assert len(files) == 3 * 2 * 3 + 3
+    for path, content in files.items():
+        assert (tmp_path / "tokens" / path).read_bytes() == content, path
+
+
+def test_the_report_measures_each_source(inputs):
+    folder = inputs.one("tokenizer")
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report["bytes_per_token"]) == {"code", "prose", "problems"}
+    assert all(1 < value < 6 for value in report["bytes_per_token"].values())
+    assert report["vocab_size"] == report["vocab_size_asked"] == 700
+    assert 0 <= report["unused"] < 300
+
+
+def test_a_sample_is_chosen_by_id_and_stays_within_its_bounds(inputs, tmp_path):
+    config = TokenizerStage(kind="tokenizer", vocab_size=300, sample_bytes=400_000)
+    tokenizer_stage.run(config, inputs, Workspace(tmp_path))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["sample_share"] == pytest.approx(400_000 / text_bytes(inputs))
+    assert 200_000 < sum(report["measured_bytes"].values()) < 600_000
+
+
+def test_ids_fit_their_type():
+    assert dtype_for(65_536) == "uint16"
+    assert dtype_for(65_537) == "uint32"
+    assert np.iinfo(dtype_for(65_536)).max == 65_535
+
+
+def run_tokenize(inputs, documents, folder):
+    folder.mkdir()
+    artefacts = (documents, Artefact("tokenizer", "tokenizer", inputs.one("tokenizer")))
+    tokenize_stage.run(TokenizeStage(kind="tokenize"), Inputs(artefacts), Workspace(folder))
+
+
+def test_empty_and_missing_texts_are_counted(inputs, tmp_path):
+    rows = [document("", "web", "a"), {**document("", "web", "b"), "text": None}, document("hello", "web", "c")]
+    run_tokenize(inputs, write_documents(tmp_path / "pages", rows), tmp_path / "tokens")
+    info = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+    assert info["empty_documents"] == {"web": 2}
+    assert info["sources"]["web"]["train"]["documents"] + info["sources"]["web"]["held_out"]["documents"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no document came out of the earlier stages"),
+        ([document("x", "../etc", "a")], "source name '../etc'"),
+        ([document("x", "problems", "a")], "the source name 'problems' is kept"),
+    ],
+)
+def test_bad_documents_are_clear_errors(inputs, tmp_path, rows, message):
+    with pytest.raises(RequestError, match=message):
+        run_tokenize(inputs, write_documents(tmp_path / "pages", rows), tmp_path / "tokens")
+
+
+def test_a_broken_parquet_file_is_a_clear_error(inputs, tmp_path):
+    (tmp_path / "pages" / "documents").mkdir(parents=True)
+    (tmp_path / "pages" / "documents" / "0.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(RequestError, match=r"0\.parquet: cannot be read as Parquet"):
+        run_tokenize(inputs, Artefact("pages", "documents", tmp_path / "pages"), tmp_path / "tokens")
+
+
+def test_a_missing_column_is_a_clear_error(inputs, tmp_path):
+    (tmp_path / "pages" / "documents").mkdir(parents=True)
+    pq.write_table(pa.table({"id": ["a"], "source": ["web"]}), tmp_path / "pages" / "documents" / "0.parquet")
+    with pytest.raises(RequestError, match="need the column 'text'"):
+        run_tokenize(inputs, Artefact("pages", "documents", tmp_path / "pages"), tmp_path / "tokens")
+
+
+def test_a_cut_off_shard_is_a_clear_error(inputs, tmp_path):
+    run_tokenize(inputs, write_documents(tmp_path / "pages", [document("hello", "web", "a")]), tmp_path / "tokens")
+    folder = TokenFolder(tmp_path / "tokens")
+    split = "train" if folder.sources["web"]["train"]["tokens"] else "held_out"
+    path = tmp_path / "tokens" / "web" / split / "tokens.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(RequestError, match=r"tokens\.bin: holds"):
+        folder.shard("web", split)
+
+
+def test_a_failure_leaves_no_shard(inputs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("glassbox.tokens.shards.ShardWriter.add", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_tokenize(inputs, write_documents(tmp_path / "pages", [document("x", "web", "a")]), tmp_path / "tokens")
+    assert not [path for path in (tmp_path / "tokens").rglob("*") if path.is_file()]
