@@ -20,7 +20,8 @@ def glassbox(folder: Path, *arguments: str) -> list[str]:
 
 
 def finish(folder: Path, recipe: Path) -> str:
-    done = subprocess.run(glassbox(folder, "run", str(recipe)), capture_output=True, text=True, timeout=600, check=False)
+    command = glassbox(folder, "run", str(recipe))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -66,7 +66,20 @@ SENTENCES = (
     "Nothing in the {a} depends on the {b}, so that each of them may be tested and changed without the other.",
     "A reader of this page who wants a {b} will have to make one with the {a} that was shown in the last part.",
 )
-NOUNS = ("file", "module", "table", "stream", "parser", "record", "window", "server", "message", "folder", "index", "clock")
+NOUNS = (
+    "file",
+    "module",
+    "table",
+    "stream",
+    "parser",
+    "record",
+    "window",
+    "server",
+    "message",
+    "folder",
+    "index",
+    "clock",
+)
 
 
 def write_notes(folder: Path, count: int = 40) -> Path:

@@ -4,10 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import click
 import typer
 from rich.table import Table
 
@@ -17,7 +17,7 @@ from glassbox.errors import GlassboxError, IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
 from glassbox.recipe.loading import load_recipe
-from glassbox.recipe.schema import Recipe, json_schema
+from glassbox.recipe.schema import json_schema
 from glassbox.stages import STAGES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__ and None)
@@ -57,9 +57,7 @@ def run(
     device = pick_device(loaded.machine.device)
     os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
     with stop_on_signal() as stop, watching() as watcher:
-        done = execute(
-            loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop
-        )
+        done = execute(loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop)
         if done or not (folder / "report.html").exists():
             _write_report(folder)
     if as_json:
@@ -153,15 +151,19 @@ def inspect(
         raise RequestError(f"'{name}' is no pretraining stage of this run (pretraining stages: {', '.join(names)})")
     tokens = next(s for s in recipe.stages[name].inputs if recipe.stages[s].gives == "tokens")
     runs_.finished_stage(folder, tokens)
-    rows = PretrainData(folder / tokens, recipe.stages[name].phases, recipe.seed).documents_at(step)  # type: ignore[attr-defined]
+    data = PretrainData(folder / tokens, recipe.stages[name].phases, recipe.seed)  # type: ignore[attr-defined]
+    if step >= data.steps:
+        raise RequestError(f"--step {step}: stage '{name}' has {data.steps} steps, counted from 0")
+    rows = data.documents_at(step)
     if as_json:
-        _print_json(rows)
+        _print_json([asdict(row) for row in rows])
         return
-    for number, row in enumerate(rows):
-        out.print(f"[bold]row {number}[/bold]  source {row['source']}  window {row['window']}")
-        for document in row["documents"]:
-            out.print(f"  {document['id']}  {document['origin']}:{document['offset']}", markup=False)
-        out.print("    " + row["text"][:400].replace("\n", "\n    "), markup=False)
+    for row in rows:
+        out.print(f"[bold]row {row.row}[/bold]  source {row.source}  window {row.window}")
+        for piece in row.pieces:
+            place = f"tokens {piece.first}-{piece.last} from token {piece.document_token} of the document"
+            out.print(f"  {piece.id}  {piece.origin}:{piece.offset}  {place}", markup=False)
+            out.print("    " + piece.text[:200].replace("\n", "\n    "), markup=False)
 
 
 @app.command()
@@ -321,14 +323,14 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except GlassboxError as error:
         _fail(error, error.exit_code, debug)
-    except click.ClickException as error:
-        _fail(error, 2, debug, error.format_message())
-    except (KeyboardInterrupt, click.Abort) as error:
+    except (KeyboardInterrupt, typer.Abort) as error:
         _fail(error, 130, debug, "stopped; run the same command again to go on")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence instead of a traceback
+        if hasattr(error, "format_message"):  # a wrong command or option, whatever parser Typer builds on
+            _fail(error, 2, debug, error.format_message())
         sentence = f"unexpected failure ({type(error).__name__}: {error}); `--debug` shows the traceback"
         _fail(error, 1, debug, sentence)
 

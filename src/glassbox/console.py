@@ -1,4 +1,4 @@
-"""What the command line shows while it works: a bar with rate and time left on a terminal, a plain line now and then in a log."""
+"""What the command line shows while it works: a bar on a terminal, a plain line now and then in a log."""
 
 import signal
 import sys

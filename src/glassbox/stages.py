@@ -1,6 +1,6 @@
 """Kind of stage -> the function that does it: the one table that ties rooms to recipes.
 
-Functions are imported when their stage runs, so that curation never loads PyTorch and training never loads the data engine.
+Functions are imported when their stage runs: curation never loads PyTorch, training never loads the data engine.
 """
 
 from collections.abc import Mapping

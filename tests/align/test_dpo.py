@@ -1,4 +1,4 @@
-"""Pairs come from the model's own samples as the verifier judges them, and their rows mean what DPO takes them to mean."""
+"""Pairs come from the model's own samples as the verifier judges them, and rows mean what DPO takes them to mean."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from tests.tiny import tiny_loaded, tiny_problems
 
 from glassbox.align import dpo
 from glassbox.errors import RequestError
@@ -15,7 +16,6 @@ from glassbox.ledger.writing import write_lines
 from glassbox.recipe.training import DpoStage, Optimizer, Sampling
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE
-from tests.tiny import tiny_loaded, tiny_problems
 
 
 def reply(text: str, ids: list[int]) -> Reply:

@@ -12,7 +12,10 @@ NETWORKS = [
     Network(dim=48, layers=3, hidden=96, attention=Attention(heads=6, kv_heads=2)),
     Network(dim=32, layers=2, hidden=64, attention=Attention(heads=4, kv_heads=4, head_dim=16), tie_embeddings=True),
     Network(
-        dim=32, layers=2, attention=Attention(heads=4, kv_heads=1, window=8), experts=Experts(count=8, top_k=2, hidden=48)
+        dim=32,
+        layers=2,
+        attention=Attention(heads=4, kv_heads=1, window=8),
+        experts=Experts(count=8, top_k=2, hidden=48),
     ),
 ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tiny import tiny_loaded, tiny_problems
 
 from glassbox.generate.replies import Reply
 from glassbox.judge.verify import Verdict
@@ -16,7 +17,6 @@ from glassbox.recipe.training import GrpoStage, Optimizer, Sampling
 from glassbox.reinforce.stage import completion_rows, prompt_indices, rollout, rollout_metrics
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE
-from tests.tiny import tiny_loaded, tiny_problems
 
 
 def test_a_pass_asks_every_problem_once_in_a_new_order() -> None:
@@ -53,7 +53,12 @@ def test_a_rollout_repeats_and_its_log_probabilities_are_the_trainers(tmp_path: 
     loaded = tiny_loaded()
     problems = [asdict(problem) for problem in tiny_problems(6)]
     config = GrpoStage(
-        kind="grpo", steps=1, prompts=3, group=4, sampling=Sampling(max_new_tokens=12, batch=5), optimizer=Optimizer(lr=1e-3)
+        kind="grpo",
+        steps=1,
+        prompts=3,
+        group=4,
+        sampling=Sampling(max_new_tokens=12, batch=5),
+        optimizer=Optimizer(lr=1e-3),
     )
     workspace = Workspace(tmp_path, seed=1)
     rollout(config, loaded, None, problems, workspace, step=0)

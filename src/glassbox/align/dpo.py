@@ -1,4 +1,4 @@
-"""The stage `dpo`: pairs sampled from the model itself and judged by the verifier, then direct preference optimisation."""
+"""The stage `dpo`: pairs sampled from the model itself, judged by the verifier; then direct preference optimisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +66,9 @@ def sample_pairs(
     config: DpoStage, loaded: LoadedModel, problems: Sequence[dict[str, Any]], workspace: Workspace
 ) -> tuple[list[tuple[dict[str, Any], Reply, Reply]], dict[str, int]]:
     """(problem, right reply, wrong reply) triples, and counts of what was sampled and what gave no pair."""
-    order = permute(np.arange(min(config.prompts, len(problems))), len(problems), round_keys(workspace.seed, "dpo/prompts"))
+    order = permute(
+        np.arange(min(config.prompts, len(problems))), len(problems), round_keys(workspace.seed, "dpo/prompts")
+    )
     pairs = []
     counts = {"prompts": len(order), "replies": 0, "right": 0, "all_right": 0, "all_wrong": 0, "not_judged": 0}
     for start in range(0, len(order), SAMPLED_AT_ONCE):
@@ -97,7 +99,7 @@ def _different(right: list[Reply], wrong: list[Reply]) -> list[tuple[Reply, Repl
 
 
 def pair_rows(pairs: Sequence[tuple[Reply, Reply]]) -> dict[str, np.ndarray]:
-    """`ids`, `labels` and `documents`, each (pairs, 2, T): chosen first, completions labelled, padding of document -1."""
+    """`ids`, `labels` and `documents`, each (pairs, 2, T): chosen first, completions labelled, padding in document -1."""
     width = max(len(reply.prompt_ids) + len(reply.ids) for pair in pairs for reply in pair)
     shape = (len(pairs), 2, width)
     ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)

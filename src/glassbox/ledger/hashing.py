@@ -25,7 +25,7 @@ def hash_file(path: Path) -> str:
 
 
 class RawHashes:
-    """SHA-256 of raw input files, remembered by (path, size, modification time) so that a second run need not read them."""
+    """SHA-256 of raw input files, remembered by path, size and modification time: a second run need not read them."""
 
     def __init__(self, cache: Path):
         self.cache = cache

@@ -1,5 +1,5 @@
-"""`ledger.jsonl`: one line for each thing that happened to a run. Each line holds its own hash and that of the line before,
-so that an edited or lost line shows."""
+"""`ledger.jsonl`: one line for each thing that happened to a run. Each line holds its own hash and that of the line
+before, so that an edited or lost line shows."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def append_record(run: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """All records of a run, oldest first; a torn last line is left out. Raises IntegrityError if the chain is broken."""
+    """All records, oldest first; a torn last line is left out. Raises IntegrityError if the chain is broken."""
     return _read(run / LEDGER)[0]
 
 

@@ -30,7 +30,7 @@ ATTEMPTS = ".attempts"
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a stage stands against the recipe: finished, changed (settings or inputs differ), interrupted or waiting."""
+    """Where a stage stands: finished, changed (settings or inputs differ from the recipe), interrupted or waiting."""
 
     name: str
     state: str
@@ -40,7 +40,7 @@ class StageState:
 
 
 def fingerprints(recipe: Recipe, raw: RawHashes) -> dict[str, str]:
-    """Stage -> hash of everything that decides its result: settings, seed, raw input files, its inputs' fingerprints."""
+    """Stage -> hash of all that decides its result: settings, seed, raw input files, its inputs' fingerprints."""
     found: dict[str, str] = {}
     for name in recipe.order():
         stage = recipe.stages[name]

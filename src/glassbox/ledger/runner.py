@@ -111,9 +111,7 @@ def _carry_out(
 ) -> None:
     name, stage, folder = state.name, recipe.stages[state.name], run / state.name
     earlier = _prepare(run, state, again=state.state == "finished" or name in fresh)
-    workspace = Workspace(
-        folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested
-    )
+    workspace = Workspace(folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested)
     inputs = Inputs(tuple(Artefact(source, recipe.stages[source].gives, run / source) for source in stage.inputs))
     watcher.stage(name, "resumed" if earlier else "started")
     started, cpu = time.time(), _cpu_seconds()

@@ -1,6 +1,6 @@
-"""What a stage is given: the artefacts of earlier stages and a folder to fill, with progress, metrics and a stop signal.
+"""What a stage is given: artefacts of earlier stages and a folder to fill; progress, metrics and a stop signal.
 
-A stage is `run(config, inputs, workspace) -> None`. It knows nothing of the runner; a test makes a `Workspace(tmp_path)`.
+A stage is `run(config, inputs, workspace) -> None`. It knows nothing of the runner; a test makes its own `Workspace`.
 """
 
 import json

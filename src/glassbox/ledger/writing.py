@@ -1,4 +1,4 @@
-"""Crash-safe files: written under a temporary name, flushed to disk, renamed. A kill leaves the old file or the new one."""
+"""Crash-safe files: written under a temporary name, flushed, renamed. A kill leaves the old file or the new one."""
 
 import json
 import os

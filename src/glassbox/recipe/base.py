@@ -52,7 +52,8 @@ def identity(settings: BaseModel) -> dict[str, Any]:
             return {
                 name: plain(getattr(value, name))
                 for name, field in type(value).model_fields.items()
-                if (field.json_schema_extra or {}) != NOT_IDENTITY and not (isinstance(value, Stage) and name == "inputs")
+                if (field.json_schema_extra or {}) != NOT_IDENTITY
+                and not (isinstance(value, Stage) and name == "inputs")
             }
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]

@@ -1,4 +1,4 @@
-"""Read a recipe file: safe YAML -> overrides -> typed settings. An error names file, line, key and the nearest valid key."""
+"""Read a recipe: safe YAML -> overrides -> typed settings. An error names file, line, key and the nearest valid key."""
 
 import difflib
 import typing
@@ -98,7 +98,9 @@ def apply_override(data: dict[str, Any], override: str) -> dict[Location, str]:
                 raise RequestError(f"override '{override}': '{key}' is no index of a list of {len(at)}")
             keys[depth] = key = int(key)
         elif not isinstance(at, dict):
-            raise RequestError(f"override '{override}': '{'.'.join(map(str, keys[:depth]))}' holds a value, not settings")
+            raise RequestError(
+                f"override '{override}': '{'.'.join(map(str, keys[:depth]))}' holds a value, not settings"
+            )
         if last:
             try:
                 at[key] = yaml.safe_load(value)
@@ -170,7 +172,7 @@ def _request_error(
 
 
 def _line(location: Location, lines: dict[Location, str]) -> str:
-    """"file:line" of the closest enclosing key that stands in the file."""
+    """ "file:line" of the closest enclosing key that stands in the file."""
     while location not in lines and location:
         location = location[:-1]
     return lines[location]

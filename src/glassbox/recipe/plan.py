@@ -1,4 +1,4 @@
-"""Before paying: the graph of stages and what each training stage costs in parameters, FLOPs, memory, time and money."""
+"""Before paying: the stage graph, and what each training stage costs in FLOPs, memory, time and money."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,9 +89,7 @@ def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation
     }
 
 
-def _work(
-    recipe: Recipe, stage: Stage, network: Network, vocab_size: int, context: int
-) -> tuple[int, float, str]:
+def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, context: int) -> tuple[int, float, str]:
     """(tokens trained on, FLOPs, what the figure rests on) of a training stage."""
     forward = forward_flops(network, vocab_size, context)
     if isinstance(stage, PretrainStage):

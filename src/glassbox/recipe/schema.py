@@ -127,4 +127,4 @@ def json_schema() -> dict[str, Any]:
         "oneOf": [{"$ref": f"#/$defs/{stage.__name__}"} for stage in KINDS.values()],
         "discriminator": {"propertyName": "kind"},
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glassbox recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "glassbox recipe"}

@@ -59,9 +59,7 @@ def rollout(
     """One step's rows: completions of the step's problems with their advantages, every one kept on disk."""
     chosen = [problems[i] for i in prompt_indices(config.prompts, len(problems), workspace.seed, step)]
     prompts = [chat_prompt(loaded, problem["question"]) for problem in chosen]
-    groups = sample_replies(
-        loaded, prompts, config.sampling, key=(workspace.seed, "grpo", step), samples=config.group
-    )
+    groups = sample_replies(loaded, prompts, config.sampling, key=(workspace.seed, "grpo", step), samples=config.group)
     verdicts = [
         [verify(gold=problem["answer"], reply=reply.text) for reply in replies]
         for problem, replies in zip(chosen, groups, strict=True)
