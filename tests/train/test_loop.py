@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.train.conftest import build, counting_rows
+from tests.train.conftest import VOCABULARY, build, counting_rows
 
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
+from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import Loop, Optimizer, Schedule
 from glassbox.train.evaluation import summed_nats
 from glassbox.train.loop import accumulate, compile_blocks, fit
@@ -31,7 +32,7 @@ def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, s
     loop = Loop(**({"micro_rows": 4, "checkpoint_every": 3, "log_every": 1} | settings))
     evaluate = None
     if loop.evaluate_every:
-        evaluate = lambda: {"held_out_nats": summed_nats(model, counting_rows(99))}  # noqa: E731
+        evaluate = lambda: {"held_out_nats": summed_nats(model, [counting_rows(99)])[0]}  # noqa: E731
     progress = fit(
         model,
         batch_at,
@@ -42,7 +43,6 @@ def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, s
         loop=loop,
         workspace=workspace,
         evaluate=evaluate,
-        flops_per_token=lambda context: 1e3,
     )
     return model, progress
 
@@ -54,7 +54,7 @@ def assert_same_weights(first, second):
 
 @pytest.mark.parametrize("experts", [False, True])
 def test_it_learns(tmp_path, experts):
-    _, progress = train(tmp_path, steps=60, model=build(experts), evaluate_every=20)
+    model, progress = train(tmp_path, steps=60, model=build(experts), evaluate_every=20)
     rows = read_metrics(tmp_path)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[0] > 3.5
@@ -65,7 +65,7 @@ def test_it_learns(tmp_path, experts):
     assert ("expert_load_max_over_mean" in last) == ("router_loss" in last) == experts
     assert progress.tokens == 60 * (6 * 40 - 3 * 7)
     assert progress.labels == progress.tokens - 60 * 6
-    assert progress.flops == 60 * 240 * 1e3
+    assert progress.flops == pytest.approx(60 * 240 * train_flops(model.network, VOCABULARY, 40))
 
 
 def gradients(micro_rows: int, rows, objective=next_token, denominator=labelled_tokens, experts: bool = False):

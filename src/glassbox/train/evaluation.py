@@ -9,17 +9,20 @@ from torch import Tensor
 
 from glassbox.model.transformer import Transformer
 from glassbox.train.losses import label_logprobs, labelled, token_nll
-from glassbox.train.rows import forward, micro_batches, to_rows
+from glassbox.train.rows import forward, labelled_tokens, micro_batches, to_rows
 
 
 @torch.no_grad()
-def summed_nats(model: Transformer, batch: Any, micro_rows: int = 8) -> float:
-    """The negative log-likelihood of all the batch's labelled tokens, in nats."""
-    nats, device = 0.0, next(model.parameters()).device
-    for micro in micro_batches(to_rows(batch), micro_rows, device):
-        hidden_ND, labels_N = labelled(forward(model, micro).hidden_BTD, micro["labels"])
-        nats += float(token_nll(hidden_ND, model.head_VD, labels_N).double().sum())
-    return nats
+def summed_nats(model: Transformer, batches: Iterable[Any], micro_rows: int = 8) -> tuple[float, int]:
+    """The negative log-likelihood of all labelled tokens in nats, and how many they are."""
+    nats, tokens, device = 0.0, 0, next(model.parameters()).device
+    for batch in batches:
+        rows = to_rows(batch)
+        tokens += labelled_tokens(rows)
+        for micro in micro_batches(rows, micro_rows, device):
+            hidden_ND, labels_N = labelled(forward(model, micro).hidden_BTD, micro["labels"])
+            nats += float(token_nll(hidden_ND, model.head_VD, labels_N).double().sum())
+    return nats, tokens
 
 
 def bits_per_byte(model: Transformer, held_out: Iterable[tuple[Any, int]], micro_rows: int = 8) -> float | None:
@@ -30,7 +33,7 @@ def bits_per_byte(model: Transformer, held_out: Iterable[tuple[Any, int]], micro
     """
     nats, text_bytes = 0.0, 0
     for batch, batch_bytes in held_out:
-        nats += summed_nats(model, batch, micro_rows)
+        nats += summed_nats(model, [batch], micro_rows)[0]
         text_bytes += batch_bytes
     return nats / math.log(2) / text_bytes if text_bytes else None
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace
 from glassbox.model.transformer import Output, Transformer
+from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import Loop, Optimizer, Schedule
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
@@ -49,26 +50,24 @@ def fit(
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
     evaluate: Callable[[], dict[str, float]] | None = None,
-    flops_per_token: Callable[[int], float] | None = None,
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
     `batch_at(step)` gives all rows of a step (see `rows.py`) and is called when their turn comes, so it may use the
     model as it then is. `denominator(rows)` is what the step's summed loss is divided by, counted over the whole step:
     the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream.
-    `flops_per_token(context)` is the cost of training on one token, for the utilisation.
 
     Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
     """
     torch.set_num_threads(workspace.threads)
-    model.compute_dtype = torch.bfloat16 if loop.precision == "bf16" else torch.float32
+    model.compute_dtype = compute_dtype(loop)
     adamw = build_adamw(model, optimizer)
     checkpoints = workspace.path("checkpoints")
     progress = checkpoint.resume(checkpoints, model, adamw)
     workspace.rewind_metrics(progress.step)
     if loop.compile:
         compile_blocks(model)
-    meter = Meter(model, flops_per_token, progress)
+    meter = Meter(model, progress)
 
     while progress.step < steps:
         started = time.perf_counter()
@@ -101,6 +100,11 @@ def fit(
         if stopping:
             workspace.stop_if_asked()
     return progress
+
+
+def compute_dtype(loop: Loop) -> torch.dtype:
+    """The type of matrix products; log-probabilities to be compared with the trained model's need the same."""
+    return torch.bfloat16 if loop.precision == "bf16" else torch.float32
 
 
 @dataclass
@@ -166,17 +170,17 @@ def compile_blocks(model: Transformer) -> None:
 class Meter:
     """Counts a run's work into its `Progress` and reads rates since the last reading."""
 
-    def __init__(self, model: Transformer, flops_per_token: Callable[[int], float] | None, progress: Progress):
-        self.progress, self.flops_per_token = progress, flops_per_token
-        self.peak = peak_flops(next(model.parameters()).device, model.compute_dtype) if flops_per_token else math.inf
+    def __init__(self, model: Transformer, progress: Progress):
+        self.progress, self.model = progress, model
+        self.peak = peak_flops(next(model.parameters()).device, model.compute_dtype)
         self._mark = (progress.tokens, progress.seconds, progress.flops)
 
     def count(self, rows: Rows, result: StepResult, seconds: float) -> None:
         self.progress.tokens += real_tokens(rows)
         self.progress.labels += labelled_tokens(rows)
         self.progress.seconds += seconds
-        if self.flops_per_token:
-            self.progress.flops += self.flops_per_token(rows["ids"].shape[-1]) * result.positions
+        context = rows["ids"].shape[-1]
+        self.progress.flops += train_flops(self.model.network, self.model.vocab_size, context) * result.positions
 
     def rate(self) -> float:
         """Tokens per second since the last reading."""
@@ -185,11 +189,14 @@ class Meter:
 
     def read(self, result: StepResult) -> dict[str, float]:
         """The metrics of speed and balance, and a new start for the rates."""
-        values = {"tokens": self.progress.tokens, "tokens_per_second": round(self.rate(), 1)}
-        if self.flops_per_token:
-            _, seconds, flops = self._mark
-            rate = (self.progress.flops - flops) / max(self.progress.seconds - seconds, 1e-9)
-            values |= {"flops_per_second": rate, "mfu": round(rate / self.peak, 4)}
+        _, seconds, flops = self._mark
+        flops_per_second = (self.progress.flops - flops) / max(self.progress.seconds - seconds, 1e-9)
+        values = {
+            "tokens": self.progress.tokens,
+            "tokens_per_second": round(self.rate(), 1),
+            "flops_per_second": flops_per_second,
+            "mfu": round(flops_per_second / self.peak, 4),
+        }
         if result.load_LE is not None:
             share_LE = result.load_LE / result.load_LE.sum(-1, keepdim=True)
             self.progress.expert_load = share_LE.tolist()

@@ -15,7 +15,8 @@ KNOWN_PEAKS = {
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Most FLOP/s of a matrix product: the data sheet's for bf16 on a known GPU, else the best of a few measured ones.
 
-    A measurement takes about a tenth of a second and uses the threads torch is set to.
+    A measurement takes a fraction of a second. On a CPU it counts processor time over torch's threads, so that other
+    programs on the machine do not lower it.
     """
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
@@ -25,18 +26,18 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return _measured(device, dtype, width=4096 if device.type == "cuda" else 768)
 
 
-def _measured(device: torch.device, dtype: torch.dtype, width: int, repeats: int = 8) -> float:
+def _measured(device: torch.device, dtype: torch.dtype, width: int, repeats: int = 12) -> float:
     left, right = (torch.ones(width, width, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
+        start = _seconds(device)
         left @ right
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _seconds(device) - start)
     return 2 * width**3 / best
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _seconds(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,57 @@
+"""The stage `pretrain`: a new network learns to predict the next token of packed documents."""
+
+from pathlib import Path
+
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.model.folder import LoadedModel
+from glassbox.model.transformer import Transformer
+from glassbox.recipe.training import PretrainStage
+from glassbox.tokens.batches import PretrainData, held_out_rows
+from glassbox.tokens.shards import TokenFolder
+from glassbox.tokens.tokenizer import load_tokenizer
+from glassbox.train.evaluation import bits_per_byte
+from glassbox.train.finish import finish
+from glassbox.train.loop import fit
+from glassbox.train.losses import next_token
+
+HELD_OUT_WINDOWS = 64
+"""Windows of each source's held-out text measured in the loop, evenly spaced over it."""
+
+
+def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
+    """Build the network from the recipe and the tokenizer's vocabulary, train it over all phases, save it."""
+    tokens = inputs.one("tokens")
+    folder = TokenFolder(tokens)
+    data = PretrainData(tokens, config.phases, workspace.seed)
+    model = Transformer(config.model, folder.vocab_size)
+    model.init_weights(workspace.seed)
+    model.to(workspace.device)
+    context = max(phase.context for phase in config.phases)
+    sources = sorted({source for phase in config.phases for source in phase.mixture})
+
+    progress = fit(
+        model,
+        data.batch,
+        next_token,
+        steps=data.steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        loop=config.loop,
+        workspace=workspace,
+        evaluate=lambda: held_out_bits(model, tokens, sources, context, config.loop.micro_rows),
+    )
+    tokenizer = load_tokenizer(folder.tokenizer_folder)
+    trained = LoadedModel(model, config.model, folder.vocab_size, context, tokenizer)
+    finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
+
+
+def held_out_bits(
+    model: Transformer, tokens: Path, sources: list[str], context: int, micro_rows: int
+) -> dict[str, float]:
+    """Bits per byte on each source's held-out windows, as `bits_per_byte/<source>`; without any, it is left out."""
+    found = {}
+    for source in sources:
+        bits = bits_per_byte(model, held_out_rows(tokens, source, context, HELD_OUT_WINDOWS), micro_rows)
+        if bits is not None:
+            found[f"bits_per_byte/{source}"] = bits
+    return found

@@ -1,0 +1,98 @@
+"""The stage on real shards: what it leaves, that it learns, that a stop changes nothing."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny import write_notes
+
+from glassbox.errors import Interrupted
+from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
+from glassbox.model.folder import load_model
+from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.recipe.training import Loop, Optimizer, Phase, PretrainStage
+from glassbox.tokens.chat import CHAT_TEMPLATE
+from glassbox.tokens.documents import Document
+from glassbox.tokens.tokenize_stage import Shards
+from glassbox.tokens.tokenizer import train_tokenizer
+from glassbox.train.pretrain import run
+from glassbox.train.rows import to_rows
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Inputs:
+    folder = tmp_path_factory.mktemp("tokens")
+    texts = [path.read_text() for path in sorted(write_notes(folder / "notes", 30).iterdir())]
+    tokenizer = train_tokenizer(texts, 300)
+    with Shards(folder, tokenizer, 0.2) as shards:
+        shards.add([Document(f"id{n}", text, "notes", "", 0, "") for n, text in enumerate(texts)])
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / "tokenizer" / "chat.json").write_text(json.dumps({"template": CHAT_TEMPLATE}))
+    (folder / "tokens.json").write_text(json.dumps(shards.summary()))
+    return Inputs((Artefact("tokens", "tokens", folder),))
+
+
+def config() -> PretrainStage:
+    return PretrainStage(
+        kind="pretrain",
+        model=Network(
+            dim=32, layers=2, attention=Attention(heads=4, kv_heads=2), experts=Experts(count=4, top_k=2, hidden=32)
+        ),
+        phases=(
+            Phase(name="short", steps=20, mixture={"notes": 1}, context=32, rows=8),
+            Phase(name="long", steps=10, mixture={"notes": 1}, context=64, rows=4),
+        ),
+        optimizer=Optimizer(lr=0.02),
+        loop=Loop(micro_rows=4, checkpoint_every=7, log_every=5, evaluate_every=10),
+    )
+
+
+def trained(inputs: Inputs, folder: Path, stop_after: int | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    calls: Iterator[int] = iter(range(1, 1000))
+    workspace = Workspace(folder, seed=4)
+    workspace.stop_requested = lambda: stop_after is not None and next(calls) >= stop_after
+    run(config(), inputs, workspace)
+    return folder
+
+
+def test_what_it_leaves(inputs, tmp_path):
+    folder = trained(inputs, tmp_path / "base")
+    assert {path.name for path in folder.iterdir()} == {"model", "checkpoints", "metrics.jsonl", "summary.json"}
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000000030"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 30
+    assert summary["tokens"] == 20 * 8 * 32 + 10 * 4 * 64
+    assert summary["active_parameters"] < summary["parameters"]
+    assert summary["parameters"] == sum(p.numel() for p in load_model(folder / "model").model.parameters())
+    held_out = [row["bits_per_byte/notes"] for row in read_metrics(folder) if "bits_per_byte/notes" in row]
+    assert len(held_out) == 3
+    assert held_out[-1] < 0.8 * held_out[0]
+    assert summary["held_out"] == {"bits_per_byte/notes": held_out[-1]}
+    assert len(summary["expert_load"]) == 2
+    assert [sum(layer) for layer in summary["expert_load"]] == pytest.approx([1, 1])
+
+
+def test_the_saved_model_is_the_checkpoints(inputs, tmp_path):
+    folder = trained(inputs, tmp_path / "base")
+    files = (folder / "model" / "model.safetensors", folder / "checkpoints" / "step-000000030" / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    loaded = load_model(folder / "model")
+    assert loaded.context == 64
+    rows = to_rows({"ids": torch.zeros(1, 8, dtype=torch.long), "labels": torch.zeros(1, 8, dtype=torch.long)})
+    assert loaded.model(rows["ids"]).hidden_BTD.isfinite().all()
+
+
+def test_stopped_twice_is_undisturbed_bit_for_bit(inputs, tmp_path):
+    whole = trained(inputs, tmp_path / "whole")
+    for stop_after in (5, 18):
+        with pytest.raises(Interrupted):
+            trained(inputs, tmp_path / "parts", stop_after)
+    parts = trained(inputs, tmp_path / "parts")
+    name = Path("model") / "model.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    steps = [[row["step"] for row in read_metrics(folder)] for folder in (whole, parts)]
+    assert steps[0] == steps[1]
