@@ -11,6 +11,7 @@ WINDOWED = DENSE.model_copy(update={"attention": Attention(heads=4, kv_heads=2, 
 MIXTURE = Network(
     dim=32, layers=2, attention=Attention(heads=4, kv_heads=2), experts=Experts(count=4, top_k=2, hidden=24)
 )
+NORMALISED = MIXTURE.model_copy(update={"experts": Experts(count=4, top_k=2, hidden=24, normalise=True)})
 NETWORKS = {"dense": DENSE, "windowed": WINDOWED, "mixture": MIXTURE}
 
 

@@ -10,7 +10,8 @@ from glassbox.errors import RequestError
 from glassbox.generate.engine import Engine, Request
 from glassbox.generate.score import logprobs
 
-from .models import DENSE, MIXTURE, NETWORKS, V, build, prompts
+from ..model.peers import peer
+from .models import DENSE, MIXTURE, NETWORKS, NORMALISED, V, build, prompts
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -199,30 +200,10 @@ def test_requests_that_cannot_run_are_refused(request_, words):
     assert not engine.busy
 
 
-def test_greedy_equals_transformers_generate():
-    from transformers import MistralConfig, MistralForCausalLM
-
-    model = build(DENSE)
-    config = MistralConfig(
-        vocab_size=V, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=48, rms_norm_eps=DENSE.norm_eps, sliding_window=None,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-    )  # fmt: skip
-    theirs = MistralForCausalLM(config).eval()
-    weights = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
-    weights["lm_head.weight"] = model.head.weight
-    for i, block in enumerate(model.blocks):
-        at = f"model.layers.{i}."
-        for letter, part in zip("qkv", block.attention.qkv.weight.split((32, 16, 16)), strict=True):
-            weights[f"{at}self_attn.{letter}_proj.weight"] = part
-        weights[at + "self_attn.o_proj.weight"] = block.attention.out.weight
-        weights[at + "input_layernorm.weight"] = block.attention_norm.weight
-        weights[at + "post_attention_layernorm.weight"] = block.feed_forward_norm.weight
-        gate, up = block.feed_forward.gate_up.weight.chunk(2)
-        weights |= {at + "mlp.gate_proj.weight": gate, at + "mlp.up_proj.weight": up}
-        weights[at + "mlp.down_proj.weight"] = block.feed_forward.down.weight
-    theirs.load_state_dict({name: weight.detach().clone() for name, weight in weights.items()})
-    made = prompts(6, seed=5)
+@pytest.mark.parametrize("network", [DENSE, NORMALISED], ids=["Mistral", "Mixtral"])
+def test_greedy_equals_transformers_generate(network):
+    model = build(network)
+    theirs, made = peer(model), prompts(6, seed=5)
     ours = Engine(model, slots=3, capacity=64).generate([Request(prompt, 16, temperature=0) for prompt in made])
     for prompt, completion in zip(made, ours, strict=True):
         ids = torch.tensor([prompt])

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from glassbox.model.cache import Cache
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
+
+from .peers import peer, translated
 
 DENSE = Network(dim=32, layers=2, attention=Attention(heads=4, kv_heads=2), hidden=48)
 WINDOWED = DENSE.model_copy(update={"attention": Attention(heads=4, kv_heads=2, window=5)})
@@ -32,67 +33,6 @@ def build(network: Network, seed: int = 0) -> Transformer:
 
 def logits(model: Transformer, *args, **kwargs) -> torch.Tensor:
     return model(*args, **kwargs).hidden_BTD @ model.head_VD.T
-
-
-def peer(model: Transformer):
-    """The same network and weights as a transformers model."""
-    network, attention = model.network, model.network.attention
-    common = {
-        "vocab_size": V,
-        "hidden_size": network.dim,
-        "num_hidden_layers": network.layers,
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.kv_heads,
-        "head_dim": network.head_dim,
-        "sliding_window": attention.window,
-        "rms_norm_eps": network.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": attention.rope_base},
-        "tie_word_embeddings": network.tie_embeddings,
-        "attn_implementation": "eager",
-    }
-    if network.experts is None:
-        theirs = MistralForCausalLM(MistralConfig(**common, intermediate_size=network.hidden))
-    else:
-        experts = network.experts
-        sizes = {
-            "num_local_experts": experts.count,
-            "num_experts_per_tok": experts.top_k,
-            "intermediate_size": experts.hidden,
-        }
-        theirs = MixtralForCausalLM(MixtralConfig(**common, **sizes))
-    theirs.load_state_dict(
-        {name: tensor.detach().clone() for name, tensor in translated(model, "data").items()}, strict=False
-    )
-    return theirs.eval()
-
-
-def translated(model: Transformer, what: str) -> dict[str, torch.Tensor]:
-    """Our weights (`data`) or gradients (`grad`) under transformers' names."""
-    attention, d = model.network.attention, model.network.head_dim
-    found = {
-        "model.embed_tokens.weight": getattr(model.embedding.weight, what),
-        "model.norm.weight": getattr(model.norm.weight, what),
-    }
-    head = model.embedding if model.head is None else model.head
-    found["lm_head.weight"] = getattr(head.weight, what)
-    for i, block in enumerate(model.blocks):
-        at = f"model.layers.{i}."
-        sizes = (attention.heads * d, attention.kv_heads * d, attention.kv_heads * d)
-        for letter, part in zip("qkv", getattr(block.attention.qkv.weight, what).split(sizes), strict=True):
-            found[f"{at}self_attn.{letter}_proj.weight"] = part
-        found[at + "self_attn.o_proj.weight"] = getattr(block.attention.out.weight, what)
-        found[at + "input_layernorm.weight"] = getattr(block.attention_norm.weight, what)
-        found[at + "post_attention_layernorm.weight"] = getattr(block.feed_forward_norm.weight, what)
-        inner = block.feed_forward
-        if model.network.experts is None:
-            gate, up = getattr(inner.gate_up.weight, what).chunk(2)
-            found |= {at + "mlp.gate_proj.weight": gate, at + "mlp.up_proj.weight": up}
-            found[at + "mlp.down_proj.weight"] = getattr(inner.down.weight, what)
-        else:
-            found[at + "mlp.gate.weight"] = getattr(inner.router.weight, what)
-            found[at + "mlp.experts.gate_up_proj"] = getattr(inner.gate_up_EDH, what).transpose(1, 2)
-            found[at + "mlp.experts.down_proj"] = getattr(inner.down_EHD, what).transpose(1, 2)
-    return found
 
 
 @pytest.mark.parametrize("network", [DENSE, WINDOWED, MIXTURE, TIED], ids=["dense", "windowed", "mixture", "tied"])

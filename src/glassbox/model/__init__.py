@@ -2,5 +2,5 @@
 
 `transformer.py` puts the parts together and sets the first weights; the parts are `attention.py`, `feed_forward.py`,
 `experts.py` and the leaves in `layers.py`; `cache.py` holds keys and values while decoding. `folder.py` saves and loads
-a model folder, `size.py` counts parameters, operations and bytes before anything is built.
+a model folder. What a network costs, before it is built, is in `recipe/size.py`.
 """
