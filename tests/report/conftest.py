@@ -1,6 +1,7 @@
 """A plausible run, made through the real ledger by small stage functions that write artefacts in the rooms' formats.
 
-To look at its page: `python -c "import runpy, pathlib as p; runpy.run_path('tests/report/conftest.py')['look'](p.Path('/tmp/look'))"`
+To look at its page:
+    python -c "import runpy, pathlib; runpy.run_path('tests/report/conftest.py')['look'](pathlib.Path('/tmp/look'))"
 """
 
 import json
@@ -95,19 +96,24 @@ def curate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
     columns = dict(zip(("source", "stage", "rule"), map(list, zip(*drops, strict=True)), strict=True))
     workspace.path("dropped").mkdir()
     pq.write_table(pa.table(columns), workspace.path("dropped", "part-00000.parquet"))
-    lines = [{"file": f"pages/pages-0000{n}.warc.gz", "offset": 10_331 * n, "reason": "truncated gzip"} for n in range(14)]
+    lines = [
+        {"file": f"pages/pages-0000{n}.warc.gz", "offset": 10_331 * n, "reason": "truncated gzip"} for n in range(14)
+    ]
     write_lines(workspace.path("skipped.jsonl"), lines)
     write_json(workspace.path("samples.json"), _samples())
+    found = {"ngram": 13, "problems": 400, "too_short": 0, "documents_dropped": 1, "problems_found": ["h17"]}
+    write_json(workspace.path("contamination.json"), found)
 
 
 def _samples() -> dict[str, Any]:
     prose = (
-        "collections.deque\n\nDeques are a generalization of stacks and queues (the name is pronounced deck and is short "
-        "for double-ended queue). Deques support thread-safe, memory efficient appends and pops from either side of the "
-        "deque with approximately the same O(1) performance in either direction.\n\n    append(x)\n        Add x to the "
-        "right side of the deque.\n    appendleft(x)\n        Add x to the left side of the deque.\n"
+        "collections.deque\n\nA deque is a list that is quick at both ends. Items are added to and taken from an end "
+        "in constant time; in the middle it is as slow as a linked list. Several threads may use it at once.\n\n"
+        "    append(x)\n        Add x at the right end.\n    appendleft(x)\n        Add x at the left end.\n" * 2
     )
-    code = 'def bisect_right(a, x, lo=0, hi=None):\n    """Where to insert x in a, assuming a is sorted."""\n    ...\n' * 4
+    code = (
+        'def bisect_right(a, x, lo=0, hi=None):\n    """Where to insert x in a, assuming a is sorted."""\n    ...\n' * 4
+    )
     kept = [
         {"id": f"k{n}", "source": source, "url": url, "origin": "x", "text": text}
         for n, (source, url, text) in enumerate(
@@ -132,7 +138,11 @@ def _samples() -> dict[str, Any]:
         {"source": "web", "url": "http://pydoc.localhost/dup.html", "text": prose, "stage": "near duplicates",
          "rule": "near_duplicate", "value": 0.93, "threshold": 0.8},
     ]  # fmt: skip
-    return {"kept": kept, "dropped": dropped}
+    by_rule: dict[str, list[dict[str, Any]]] = {}
+    for row in dropped:
+        by_rule.setdefault(str(row["rule"]), []).append(row)
+    sources = {name: [row for row in kept if row["source"] == name] for name in ("web", "code")}
+    return {"kept": sources, "dropped": by_rule, "lines_cut": {"web": {"edge_lines": 412, "javascript": 3}}}
 
 
 def tokenizer(config: Any, inputs: Inputs, workspace: Workspace) -> None:
@@ -149,7 +159,9 @@ def tokenize(config: Any, inputs: Inputs, workspace: Workspace) -> None:
         }
         for name, (documents, tokens) in sizes.items()
     }
-    write_json(workspace.path("tokens.json"), {"vocab_size": 4096, "dtype": "uint16", "eos_id": 4093, "sources": sources})
+    write_json(
+        workspace.path("tokens.json"), {"vocab_size": 4096, "dtype": "uint16", "eos_id": 4093, "sources": sources}
+    )
 
 
 def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: int = 0) -> Any:
@@ -170,7 +182,9 @@ def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: i
             if evaluate_every and step % evaluate_every == 0:
                 bits = {f"bits_per_byte/{name}": value + 1.6 * math.exp(-step / 90) for name, value in BITS.items()}
                 workspace.metric(step, **bits)
-        write_json(workspace.path("summary.json"), {**summary, "steps": steps, "tokens": steps * 8192, "seconds": 212.4})
+        write_json(
+            workspace.path("summary.json"), {**summary, "steps": steps, "tokens": steps * 8192, "seconds": 212.4}
+        )
 
     return run
 
@@ -213,32 +227,47 @@ def _rollouts(step: int, rng: Random) -> dict[str, float]:
 def evaluate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
     rng, rows = Random(3), []
     for model, share in MODELS.items():
-        half = 1.96 * math.sqrt(share * (1 - share) / 400)
-        score = {"model": model, "metric": "exact_match", "value": share, "low": share - half, "high": share + half}
-        rows.append({**score, "n": 400})
-        for kind in KINDS:
-            value = min(1.0, max(0.0, share + rng.gauss(0, 0.1)))
-            band = {"value": value, "low": max(0.0, value - 0.11), "high": min(1.0, value + 0.11)}
-            rows.append({**score, **band, "n": 57, "kind": kind})
-        for source, bits in BITS.items():
+        for metric in ("exact_match", "exact_match_plain"):
+            share = share if metric == "exact_match" else 0.2 + share / 2
+            half = 1.96 * math.sqrt(share * (1 - share) / 400)
+            score = {"model": model, "metric": metric, "value": share, "low": share - half, "high": share + half}
+            rows.append({**score, "n": 400})
+            for kind in KINDS:
+                value = min(1.0, max(0.0, share + rng.gauss(0, 0.1)))
+                band = {"value": value, "low": max(0.0, value - 0.11), "high": min(1.0, value + 0.11)}
+                rows.append({**score, **band, "n": 57, "kind": kind})
+        for source, bits in {**BITS, "": 1.25}.items():
             worse = bits + 0.05 * list(MODELS).index(model)
-            rows.append({"model": model, "metric": "bits_per_byte", "source": source, "value": worse,
-                         "low": worse - 0.02, "high": worse + 0.02, "n": 7_002})  # fmt: skip
+            named = {"source": source} if source else {}
+            rows.append({"model": model, "metric": "bits_per_byte", "value": worse, "low": worse - 0.02,
+                         "high": worse + 0.02, "n": 70, **named})  # fmt: skip
     baselines = {"bigram": {"web": 2.204, "code": 2.031}, "xz": {"web": 1.98, "code": 1.74}}
     protocol = {
-        "exact_match": {"task": "generated arithmetic, held-out split", "form": "chat", "shots": 0, "interval": "Wilson 95 %"},
-        "bits_per_byte": "all held-out documents, bootstrap over documents 95 %",
-        "sampling": {"temperature": 0.0, "max_new_tokens": 128},
+        "exact_match": "chat format, no examples, one reply, final answer compared as a number",
+        "exact_match_plain": "running text, no examples, one reply up to its first answer line, compared as a number",
+        "bits_per_byte": "held-out documents, windows of the training context, first token of each piece not counted",
+        "sampling": {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 128, "batch": 64},
+        "confidence": 0.95,
+        "seed": 7,
+        "problems": 400,
+        "problems_sha256": "3f" * 32,
     }
     write_json(workspace.path("scores.json"), {"protocol": protocol, "rows": rows, "baselines": baselines})
-    samples = []
-    for n, kind in enumerate(KINDS[:4]):
-        for m, model in enumerate(MODELS):
-            reply = "The the of, and = ( 1 1 1 1" if model == "base" else f"{17 + n} + 26 = {43 + n}\n\n#### {43 + n - (m < 2)}"
-            question = f"Anna has {17 + n} apples and gets 26 more from Ben. How many apples does she have now?"
-            row = {"model": model, "id": f"h{n}", "kind": kind, "question": question, "correct": m >= 2, "answer": f"{43 + n}"}
-            samples.append({**row, "reply": HOSTILE if (n, m) == (1, 0) else reply})
-    write_lines(workspace.path("samples.jsonl"), samples)
+    write_lines(workspace.path("samples.jsonl"), _conversations())
+
+
+def _conversations() -> list[dict[str, Any]]:
+    rows = []
+    for m, model in enumerate(MODELS):
+        for metric in ("exact_match", "exact_match_plain"):
+            for n, kind in enumerate(KINDS[:4]):
+                wrong = "The the of, and = ( 1 1 1 1"
+                reply = wrong if model == "base" else f"{17 + n} + 26 = {43 + n}\n\n#### {43 + n - (m < 2)}"
+                question = f"Anna has {17 + n} apples and gets 26 more from Ben. How many apples does she have now?"
+                row = {"model": model, "metric": metric, "id": f"h{n}", "kind": kind, "question": question}
+                row |= {"correct": m >= 2, "answer": f"{43 + n}", "reply": HOSTILE if (n, m) == (1, 0) else reply}
+                rows.append(row)
+    return rows
 
 
 def _load() -> list[list[float]]:

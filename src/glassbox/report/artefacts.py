@@ -1,4 +1,4 @@
-"""What a run's folder holds, read so that a missing, torn or damaged file becomes a note on the page and not an error."""
+"""What a run's folder holds, read so that a missing, torn or damaged file becomes a note on the page, not an error."""
 
 import json
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from glassbox.ledger.record import read_records
 from glassbox.ledger.run import read_attempt, read_recipe
 from glassbox.recipe.base import Stage
 from glassbox.recipe.schema import Recipe
+from glassbox.report.format import is_number
 
 OUTCOMES = ("interrupted", "failed", "killed")
 """Events of the ledger that end an attempt without a result."""
@@ -25,10 +26,10 @@ class StageFacts:
     settings: Stage
     folder: Path
     state: str
-    """finished, outdated (made from an earlier attempt of an input), waiting, unfinished, interrupted, failed, damaged."""
+    """finished, outdated (an input was made anew since), waiting, unfinished, interrupted, failed or damaged."""
     fingerprint: str = ""
     record: dict[str, Any] = field(default_factory=dict)
-    """The ledger's record of the attempt: seconds, cpu_seconds, peak_memory_bytes, energy_wh, cost_usd, code, machine."""
+    """The ledger's record of the attempt: seconds, peak_memory_bytes, energy_wh, cost_usd, machine and so on."""
     code: str = ""
 
     @property
@@ -143,9 +144,7 @@ def _unfinished(facts: RunFacts, name: str, settings: Stage, folder: Path) -> St
     return StageFacts(name, settings, folder, state, fingerprint, record or attempt)
 
 
-def _last(
-    records: list[dict[str, Any]], name: str, fingerprint: str, events: Iterable[str]
-) -> dict[str, Any] | None:
+def _last(records: list[dict[str, Any]], name: str, fingerprint: str, events: Iterable[str]) -> dict[str, Any] | None:
     found = (r for r in reversed(records) if r.get("stage") == name and r.get("fingerprint") == fingerprint)
     return next((record for record in found if record.get("event") in events), None)
 
@@ -173,3 +172,9 @@ def as_dict(value: Any) -> dict[str, Any]:
 def as_rows(value: Any) -> list[dict[str, Any]]:
     """The mappings in `value` if it is a list, else none."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def whole(row: dict[str, Any], key: str) -> int:
+    """A whole number under a key; 0 if it is missing or no number."""
+    value = row.get(key)
+    return int(value) if is_number(value) and value is not None else 0

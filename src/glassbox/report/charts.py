@@ -1,15 +1,15 @@
-"""Charts as inline SVG, drawn for the page: real text, colours from the page's CSS variables, the same bytes every time.
+"""Charts as inline SVG: real text, colours from the page's CSS variables, the same bytes every time.
 
-Every function returns safe markup; all text that comes from artefacts is escaped. A chart is drawn about as wide as it is
-shown, so that its text keeps its size on a telephone.
+Every function returns safe markup; all text that comes from artefacts is escaped. A chart is drawn about as wide as it
+is shown, so that its text keeps its size on a telephone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from glassbox.report.format import number
 
@@ -22,6 +22,8 @@ SMOOTH_FROM = 60
 """Points from which a noisy line is drawn faint under its running mean."""
 
 Point = tuple[float, float]
+Place = Callable[[float, float], Point]
+"""(step, value) to coordinates."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def line_chart(
 
 
 def heat_map(rows_LE: Sequence[Sequence[float]], *, title: str) -> Markup:
-    """Shares of tokens, layers down and experts across; a cell's depth of colour is its share over the fair one (0 to 2)."""
+    """Shares of tokens, layers down and experts across; full colour is twice the fair share or more."""
     layers, experts = len(rows_LE), max(len(row) for row in rows_LE)
     side = max(5.0, min(26.0, (WIDTH - LEFT - RIGHT) / experts))
     height = max(5.0, min(22.0, 168 / layers))
@@ -159,16 +161,18 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def running_mean(points: Sequence[Point], window: int) -> list[Point]:
-    """The mean of the `window` points around each (an odd number; fewer at the ends)."""
+    """The mean of up to `window` points around each; near the ends of fewer, and nearly as many on both sides."""
     sums = list(accumulate((y for _, y in points), initial=0.0))
-    means = []
+    half, means = window // 2, []
     for index, (x, _) in enumerate(points):
-        reach = min(window // 2, index, len(points) - 1 - index)
-        means.append((x, (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)))
+        before, after = min(half, index), min(half, len(points) - 1 - index)
+        most = min(before, after) + half // 2
+        first, last = index - min(before, most), index + min(after, most)
+        means.append((x, (sums[last + 1] - sums[first]) / (last + 1 - first)))
     return means
 
 
-def _line(line: Line, at: "_Place") -> Markup:
+def _line(line: Line, at: Place) -> Markup:
     tone = f"tone{line.tone}"
     if len(line.points) == 1:
         x, y = at(*line.points[0])
@@ -179,12 +183,12 @@ def _line(line: Line, at: "_Place") -> Markup:
     return _path(thinned(line.points), at, tone)
 
 
-def _path(points: Sequence[Point], at: "_Place", style: str) -> Markup:
+def _path(points: Sequence[Point], at: Place, style: str) -> Markup:
     joined = "L".join(f"{_f(x)} {_f(y)}" for x, y in (at(*point) for point in points))
     return Markup('<path class="line {}" d="M{}"/>').format(style, joined)
 
 
-def _frame(ticks: list[float], x_ticks: list[float], at: "_Place", x_low: float) -> Markup:
+def _frame(ticks: list[float], x_ticks: list[float], at: Place, x_low: float) -> Markup:
     parts = []
     for tick in ticks:
         y = at(x_low, tick)[1]
@@ -205,9 +209,10 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
         if largest >= size:
             size = 1e3 if unit == "k" else size
             return f"{value / size:g}{unit}" if value else "0"
-    if 0 < largest < 1e-3 and value:
-        return f"{value:.3g}".replace("e-0", "e-")
-    return f"{value:g}"
+    if value == 0 or all(len(f"{tick:g}") <= 6 for tick in ticks):
+        return f"{value:g}"
+    mantissa, _, power = f"{value:.3e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 def _mark(x: float, label: str) -> Markup:
@@ -240,11 +245,11 @@ def _spoken(title: str, lines: Sequence[Line]) -> str:
 
 
 def _widened(low: float, high: float) -> Point:
-    """A range of some width around values that may all be equal."""
-    if high > low:
+    """A range of some width around values that may all be equal, but for rounding."""
+    if high - low > 1e-9 * max(abs(low), abs(high), 1e-30):
         return low, high
     margin = abs(low) * 0.1 or 1.0
-    return low - margin, high + margin
+    return (low if low == 0 else low - margin), high + margin
 
 
 def _f(value: float) -> str:

@@ -1,4 +1,4 @@
-"""From pages to tokens: the crawl, the funnel, what was dropped and why, the vocabulary."""
+"""From pages to documents: the crawl, the funnel, what was dropped and why."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
-from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows
-from glassbox.report.format import NONE, count, excerpt, is_number, number, percent, size
+from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows, whole
+from glassbox.report.format import count, excerpt, is_number, number, percent, size
 
 EXCERPT_CHARACTERS = 700
 SKIPPED_SHOWN = 12
@@ -84,17 +84,10 @@ class Curation:
     kept: list[Sample]
     removed: list[tuple[str, list[Sample]]]
     """(rule, its samples)."""
+    asides: list[str]
+    """Sentences on lines cut and on evaluation problems found."""
     skipped: list[tuple[str, str, str]]
     skipped_total: int
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokenizer and the shards."""
-
-    facts: list[tuple[str, str]]
-    sources: list[tuple[str, ...]]
-    """source, bytes per token, then documents, tokens and bytes of train and of held-out."""
 
 
 def crawl(facts: RunFacts, stage: StageFacts) -> Crawl | None:
@@ -103,7 +96,11 @@ def crawl(facts: RunFacts, stage: StageFacts) -> Crawl | None:
     if not report:
         return None
     failed = as_rows(report.get("failed"))
-    figures = [("Pages", count(report.get("pages"))), ("HTML", size(report.get("bytes"))), ("Failed", count(len(failed)))]
+    figures = [
+        ("Pages", count(report.get("pages"))),
+        ("HTML", size(report.get("bytes"))),
+        ("Failed", count(len(failed))),
+    ]
     figures += [(label, str(report[key])) for label, key in (("Site", "site"), ("Python", "python")) if key in report]
     shown = [(excerpt(row.get("url"), 160), excerpt(row.get("reason"), 200)) for row in failed[:FAILED_SHOWN]]
     return Crawl(stage.name, figures, shown, len(failed) - len(shown))
@@ -129,6 +126,7 @@ def curation(facts: RunFacts, stage: StageFacts) -> Curation | None:
         dropped=_dropped(facts, stage),
         kept=kept,
         removed=removed,
+        asides=[*_lines_cut(samples), *_contamination(facts, stage)],
         skipped=shown,
         skipped_total=len(skipped),
     )
@@ -142,10 +140,10 @@ def _funnels(rows: list[dict[str, Any]]) -> list[Funnel]:
 
 
 def _steps(rows: list[dict[str, Any]]) -> list[Step]:
-    first = _whole(rows[0], "documents")
+    first = whole(rows[0], "documents")
     steps, before = [], first
     for row in rows:
-        documents = _whole(row, "documents")
+        documents = whole(row, "documents")
         share = documents / first if first else 0.0
         lost = f"−{before - documents:,}" if documents < before else ""
         steps.append(
@@ -168,7 +166,7 @@ def _sentence(funnels: list[Funnel], rows: list[dict[str, Any]]) -> str:
     read = sum(funnel.steps[0].documents for funnel in funnels)
     kept = sum(funnel.steps[-1].documents for funnel in funnels)
     last = {str(row.get("source", "")): row for row in rows}
-    text = size(sum(_whole(row, "bytes") for row in last.values()))
+    text = size(sum(whole(row, "bytes") for row in last.values()))
     share = f" ({percent(kept / read)})" if read else ""
     return f"{read:,} documents were read and {kept:,} kept{share}, {text} of text."
 
@@ -212,6 +210,29 @@ def _samples(samples: Any) -> tuple[list[Sample], list[tuple[str, list[Sample]]]
     return _interleaved(kept), sorted(removed.items())
 
 
+def _lines_cut(samples: Any) -> list[str]:
+    """Lines cut out of documents, by source and rule."""
+    sentences = []
+    for source, rules in as_dict(as_dict(samples).get("lines_cut")).items():
+        counts = {rule: n for rule, n in as_dict(rules).items() if is_number(n) and n}
+        if counts:
+            parts = ", ".join(f"{rule.replace('_', ' ')} {n:,}" for rule, n in counts.items())
+            sentences.append(f"Lines cut from documents of {source}: {parts}.")
+    return sentences
+
+
+def _contamination(facts: RunFacts, stage: StageFacts) -> list[str]:
+    report = as_dict(facts.json(stage, "contamination.json"))
+    if not report:
+        return []
+    found = report.get("problems_found")
+    problems, grams, dropped = (count(report.get(key)) for key in ("problems", "ngram", "documents_dropped"))
+    return [
+        f"{problems} evaluation problems were looked for by {grams}-word grams; "
+        f"{len(found) if isinstance(found, list) else 0:,} were found, in {dropped} documents that were dropped for it."
+    ]
+
+
 def _interleaved(samples: list[Sample]) -> list[Sample]:
     """One of each source in turn."""
     by_source: dict[str, list[Sample]] = {}
@@ -236,54 +257,8 @@ def _sample(row: dict[str, Any]) -> Sample:
         reason = f"{row['rule']}: {number(row.get('value'))}"
         if row.get("threshold") is not None:
             reason += f", threshold {number(row['threshold'])}"
-    return Sample(str(row.get("source", "")), excerpt(where, 160), excerpt(reason, 200), excerpt(row["text"], EXCERPT_CHARACTERS))
-
-
-def tokens(facts: RunFacts) -> Tokens | None:
-    """Vocabulary and shards of the run's tokenizer and tokenize stages; None before either is finished."""
-    report: dict[str, Any] = {}
-    shards: dict[str, Any] = {}
-    for stage in facts.kinds("tokenizer"):
-        report |= as_dict(facts.json(stage, "report.json"))
-    for stage in facts.kinds("tokenize"):
-        shards |= as_dict(facts.json(stage, "tokens.json"))
-    if not report and not shards:
-        return None
-    sources = as_dict(shards.get("sources"))
-    figures = [("Vocabulary", count(report.get("vocab_size", shards.get("vocab_size"))))]
-    for label, key, shown in (
-        ("Entries never used", "unused", count),
-        ("Train tokens", "train", count),
-        ("Held-out tokens", "held_out", count),
-    ):
-        value = report.get(key) if key == "unused" else _sum(sources, key) if sources else None
-        if value is not None:
-            figures.append((label, shown(value)))
-    if "dtype" in shards:
-        figures.append(("Stored as", str(shards["dtype"])))
-    return Tokens(figures, _token_rows(sources, as_dict(report.get("bytes_per_token"))))
-
-
-def _token_rows(sources: dict[str, Any], ratios: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
-    for name in dict.fromkeys([*sources, *ratios]):
-        splits = as_dict(sources.get(name))
-        cells = []
-        for split in ("train", "held_out"):
-            part = as_dict(splits.get(split))
-            cells += [count(part.get("documents")), count(part.get("tokens")), size(part.get("bytes"))]
-        train = as_dict(splits.get("train"))
-        ratio = ratios.get(name)
-        if not is_number(ratio) and _whole(train, "tokens"):
-            ratio = _whole(train, "bytes") / _whole(train, "tokens")
-        rows.append((name, f"{ratio:.2f}" if is_number(ratio) else NONE, *cells))
-    return rows
-
-
-def _sum(sources: dict[str, Any], split: str) -> int:
-    return sum(_whole(as_dict(as_dict(splits).get(split)), "tokens") for splits in sources.values())
-
-
-def _whole(row: dict[str, Any], key: str) -> int:
-    value = row.get(key)
-    return int(value) if is_number(value) and value is not None else 0
+        if row.get("other"):
+            reason += f", like {row['other']}"
+    return Sample(
+        str(row.get("source", "")), excerpt(where, 160), excerpt(reason, 200), excerpt(row["text"], EXCERPT_CHARACTERS)
+    )

@@ -54,7 +54,7 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def number(value: Any, digits: int = 4) -> str:
     """A number with so many significant digits; text and booleans as they are."""
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, (bool, str)):
         return str(value)
     if not is_number(value):
         return NONE
@@ -62,8 +62,8 @@ def number(value: Any, digits: int = 4) -> str:
         return "0"
     if abs(value) >= 10 ** min(digits, 3):
         return f"{value:,.0f}"
-    text = f"{value:.{digits}g}"
-    return text if "e" not in text else f"{value:.{max(0, digits - 2)}e}".replace("e-0", "e-").replace("e+0", "e")
+    text = f"{value:.{digits if abs(value) >= 1e-4 else digits - 1}g}"
+    return text.replace("e-0", "e-").replace("e+0", "e")
 
 
 def energy(value: Any) -> str:
@@ -98,7 +98,7 @@ def excerpt(text: Any, characters: int) -> str:
     text = text if isinstance(text, str) else "" if text is None else str(text)
     cut = text[:characters]
     shown = "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") and char not in _BIDI else "\ufffd"
+        "\ufffd" if char in _BIDI or (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t") else char
         for char in cut.replace("\r\n", "\n")
     )
     return shown + " …" if len(text) > characters else shown

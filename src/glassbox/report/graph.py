@@ -1,7 +1,8 @@
-"""The stage graph as SVG: layers from left to right by dependency, an edge from each stage to those that take from it."""
+"""The stage graph as SVG: layers from left to right by dependency, an edge from each stage to those that use it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -54,13 +55,18 @@ def draw_graph(nodes: Sequence[Node]) -> Markup:
     width = 2 * PAD + len(columns) * NODE_WIDTH + (len(columns) - 1) * GAP_X
     edges = [_edge(chain, depth, middle) for chain in chains]
     boxes = [_box(node, _left(depth[node.name]), middle[(node.name,)] - NODE_HEIGHT / 2) for node in nodes]
-    spoken = "; ".join(f"{n.name} ({n.kind}, {n.state})" + (f" from {', '.join(n.inputs)}" if n.inputs else "") for n in nodes)
+    spoken = "; ".join(
+        f"{n.name} ({n.kind}, {n.state})" + (f" from {', '.join(n.inputs)}" if n.inputs else "") for n in nodes
+    )
     return Markup(
-        '<svg class="graph" role="img" viewBox="0 0 {w} {h}" style="max-width:{w}px;min-width:{least}px" aria-label="Stage graph: {label}">{body}</svg>'
+        '<svg class="graph" role="img" viewBox="0 0 {w} {h}" style="max-width:{w}px;min-width:{least}px" '
+        'aria-label="Stage graph: {label}">{body}</svg>'
     ).format(w=width, h=round(height), least=round(width * SMALLEST), label=spoken, body=Markup("").join(edges + boxes))
 
 
-def _columns(inputs: Mapping[str, Sequence[str]], depth: Mapping[str, int]) -> tuple[list[list[Slot]], list[list[Slot]]]:
+def _columns(
+    inputs: Mapping[str, Sequence[str]], depth: Mapping[str, int]
+) -> tuple[list[list[Slot]], list[list[Slot]]]:
     """The slots of each layer, and for each edge the slots it goes through, both ends included."""
     columns: list[list[Slot]] = [[] for _ in range(max(depth.values()) + 1)]
     for name in inputs:
@@ -80,7 +86,7 @@ def _untangle(columns: list[list[Slot]], chains: list[list[Slot]]) -> None:
     """Order each layer by the mean place of its neighbours, forth and back (Sugiyama's barycentre heuristic)."""
     near: dict[Slot, tuple[list[Slot], list[Slot]]] = {slot: ([], []) for column in columns for slot in column}
     for chain in chains:
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain):
             near[after][0].append(before)
             near[before][1].append(after)
     for sweep in range(SWEEPS):
@@ -132,17 +138,20 @@ def _edge(chain: list[Slot], depth: Mapping[str, int], middle: Mapping[Slot, flo
             x = left + NODE_WIDTH
             path += f"H{x:.0f}"
     style = "edge far" if len(chain) > 2 else "edge"
-    return Markup('<path class="{}" d="{}"><title>{} → {}</title></path>').format(style, path, chain[0][0], chain[-1][0])
+    return Markup('<path class="{}" d="{}"><title>{} → {}</title></path>').format(
+        style, path, chain[0][0], chain[-1][0]
+    )
 
 
 def _box(node: Node, x: float, y: float) -> Markup:
     return Markup(
         '<g class="node {state}" transform="translate({x:.0f} {y:.1f})"><title>{name}: {kind}, {state}</title>'
-        '<rect width="{w}" height="{h}" rx="7"/><circle class="dot" cx="{dot}" cy="17" r="4"/>'
+        '<rect width="{w}" height="{h}" rx="7"/><circle class="dot" cx="{dot}" cy="{low}" r="4"/>'
         '<text class="name" x="12" y="21">{short}</text><text class="kind" x="12" y="38">{kind}</text>'
         '<text class="took" x="12" y="53">{took}</text><text class="print" x="12" y="69">{print}</text></g>'
     ).format(
-        state=node.state, x=x, y=y, name=node.name, kind=node.kind, w=NODE_WIDTH, h=NODE_HEIGHT, dot=NODE_WIDTH - 14,
-        short=node.name if len(node.name) <= 11 else node.name[:10] + "…",
+        state=node.state, x=x, y=y, name=node.name, kind=node.kind,
+        w=NODE_WIDTH, h=NODE_HEIGHT, dot=NODE_WIDTH - 14, low=NODE_HEIGHT - 14,
+        short=node.name if len(node.name) <= 12 else node.name[:11] + "…",
         took=node.took, print=node.fingerprint[:8],
     )  # fmt: skip

@@ -54,6 +54,28 @@ class Stages:
     """What the table does not count, in a sentence; else empty."""
 
 
+@dataclass(frozen=True)
+class Model:
+    """A scored model: the stage that made it, its colour, and the model it was trained from."""
+
+    name: str
+    kind: str
+    tone: int
+    start: str | None = None
+
+
+def scored_models(facts: RunFacts, rows: list[dict[str, Any]]) -> list[Model]:
+    """The models that rows name, in the recipe's order; those of no stage after them."""
+    named = dict.fromkeys(str(row["model"]) for row in rows if row.get("model") is not None)
+    makers = {stage.name: stage for stage in facts.stages if stage.gives == "model"}
+    models = []
+    for name, stage in makers.items():
+        if name in named:
+            start = next((source for source in stage.inputs if source in makers), None)
+            models.append(Model(name, stage.kind, TONES.get(stage.kind, 5), start))
+    return models + [Model(name, "model", 5) for name in named if name not in makers]
+
+
 def head(facts: RunFacts) -> Head:
     """Name, time, cost, machine and code of the run."""
     done = [stage for stage in facts.stages if stage.done]
@@ -126,10 +148,8 @@ def _cells(record: dict[str, Any]) -> tuple[str, ...]:
 
 def _progress(all_stages: list[StageFacts]) -> str:
     done = sum(stage.done for stage in all_stages)
-    if done == len(all_stages):
-        words = f"All {done} stages finished"
-    else:
-        words = f"{done} of {len(all_stages)} stages finished"
+    words = f"All {done}" if done == len(all_stages) else f"{done} of {len(all_stages)}"
+    words += " stages finished"
     outdated = [stage.name for stage in all_stages if stage.state == "outdated"]
     if outdated:
         words += f"; made from earlier inputs: {', '.join(outdated)}"
@@ -153,7 +173,7 @@ def _machines(records: Iterable[dict[str, Any]]) -> str:
 
 def _drift(codes: dict[str, list[str]]) -> str:
     if len(codes) > 1:
-        return f"{len(codes)} versions of the code made this run; `--fresh STAGE` makes a stage again with the present one."
+        return f"{len(codes)} versions of the code made this run; `--fresh STAGE` makes a stage again with this one."
     if codes and code_version() not in codes:
         return "The code has changed since the run was made."
     return ""

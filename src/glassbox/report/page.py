@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from glassbox.ledger.writing import atomic_open
-from glassbox.report import corpus, overview, scores
+from glassbox.report import corpus, overview, scores, tokens
 from glassbox.report.artefacts import RunFacts, StageFacts, read_run
 from glassbox.report.training import training
 
@@ -41,7 +41,7 @@ def render(facts: RunFacts) -> str:
     """The page as HTML."""
     evaluations = _gather(facts, ("evaluate",), lambda stage: scores.evaluation(facts, stage))
     trainings = _gather(facts, TRAINERS, lambda stage: training(facts, stage))
-    token_facts = corpus.tokens(facts)
+    token_facts = tokens.tokens(facts)
     values = {
         "head": overview.head(facts),
         "headline": evaluations.parts[-1] if evaluations.parts else None,
@@ -53,15 +53,11 @@ def render(facts: RunFacts) -> str:
         "evaluations": evaluations,
         "notes": facts.notes,
         "title": f"{facts.recipe.name} · glassbox",
-        "change": scores.change,
-        "problems_scored": scores.problems_scored,
     }
     return _environment().get_template("template.html").render(values)
 
 
-def _gather(
-    facts: RunFacts, kinds: tuple[str, ...], section: Callable[[StageFacts], Section | None]
-) -> Gathered:
+def _gather(facts: RunFacts, kinds: tuple[str, ...], section: Callable[[StageFacts], Section | None]) -> Gathered:
     """The section of every stage of these kinds that has one."""
     stages = facts.kinds(*kinds)
     parts = [part for stage in stages if (part := section(stage)) is not None]

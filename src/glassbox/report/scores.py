@@ -1,5 +1,6 @@
-"""Scores with their intervals and protocols, and the same held-out problem answered by every model."""
+"""Scores with their intervals and protocols: accuracy for each way of asking, bits per byte beside the baselines."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +8,15 @@ from markupsafe import Markup
 
 from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows
 from glassbox.report.charts import Dot, dot_chart
-from glassbox.report.format import NONE, count, excerpt, is_number, number, percent
-from glassbox.report.overview import TONES
+from glassbox.report.conversations import WAYS, Conversation, conversations
+from glassbox.report.format import count, excerpt, is_number, percent
+from glassbox.report.overview import Model, scored_models
 
-ACCURACY, BITS = "exact_match", "bits_per_byte"
+BITS = "bits_per_byte"
 ALL = "all"
 """The source of a bits-per-byte row that names none."""
-REPLY_CHARACTERS = 1200
+FOR_REPLIES = re.compile(r"sampling|problems|template")
+"""Parts of a protocol that concern replies to problems and not bits per byte."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,18 @@ class Score:
     """One measured value with its interval."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     n: int | None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Score | None":
-        """A row of scores.json; None if it has no value."""
-        if not is_number(row.get("value")):
+        """A row of scores.json; None if it has no value. Without an interval, the value stands for it."""
+        value = row.get("value")
+        if not is_number(value) or value is None:
             return None
-        low, high, n = (row[key] if is_number(row.get(key)) else None for key in ("low", "high", "n"))
-        return cls(float(row["value"]), low, high, int(n) if n is not None else None)
+        low, high = (float(row[key]) if is_number(row.get(key)) else float(value) for key in ("low", "high"))
+        return cls(float(value), low, high, int(row["n"]) if is_number(row.get("n")) else None)
 
     @property
     def percent(self) -> str:
@@ -39,9 +43,8 @@ class Score:
 
     @property
     def percents(self) -> str:
-        """The interval of a share: 54.1 to 59.8."""
-        known = self.low is not None and self.high is not None
-        return f"{self.low * 100:.1f} to {self.high * 100:.1f}" if known else ""  # type: ignore[operator]
+        """The interval of a share: 54.1 to 59.8; empty if there is none."""
+        return f"{self.low * 100:.1f} to {self.high * 100:.1f}" if self.low < self.high else ""
 
     @property
     def bits(self) -> str:
@@ -49,45 +52,49 @@ class Score:
 
     @property
     def interval(self) -> str:
-        known = self.low is not None and self.high is not None
-        return f"{self.low:.3f} to {self.high:.3f}" if known else ""
+        return f"{self.low:.3f} to {self.high:.3f}" if self.low < self.high else ""
+
+
+Scores = list[Score | None]
+"""A score for each model, in the order of the evaluation's models."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A scored model: the stage that made it and the colour it has in charts."""
+class Accuracy:
+    """Share of problems solved, for one way of asking: two ways never share a column."""
 
-    name: str
-    kind: str
-    tone: int
+    metric: str
+    title: str
+    scores: Scores
+    kinds: list[tuple[str, Scores]]
+    chart: Markup
+    protocol: list[str]
+
+    @property
+    def problems(self) -> str:
+        """How many problems the scores rest on, in words."""
+        sizes = sorted({score.n for score in self.scores if score and score.n})
+        return f"{' or '.join(map(count, sizes))} problems" if sizes else ""
+
+    def gain(self, models: list[Model], model: Model) -> str:
+        """What a model gained over the one it was trained from, in points: + 3.1; empty if either has no score."""
+        by_name = {other.name: score for other, score in zip(models, self.scores, strict=True)}
+        before, score = by_name.get(model.start or ""), by_name[model.name]
+        if not before or not score:
+            return ""
+        points = (score.value - before.value) * 100
+        return f"{'−' if points < 0 else '+'} {abs(points):.1f}"
 
 
 @dataclass(frozen=True)
-class BitsRow:
+class Bits:
     """Bits per byte of one source: every model beside the baselines."""
 
     source: str
-    models: list[Score | None]
-    baselines: list[str]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What one model answered."""
-
-    model: Model
-    text: str
-    correct: bool | None
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One problem and every model's answer to it, in the order of the models."""
-
-    kind: str
-    question: str
-    answer: str
-    replies: list[Reply]
+    title: str
+    scores: Scores
+    baselines: list[float | None]
+    chart: Markup
 
 
 @dataclass(frozen=True)
@@ -96,180 +103,107 @@ class Evaluation:
 
     stage: str
     models: list[Model]
-    accuracy: list[Score | None]
-    kinds: list[tuple[str, list[Score | None]]]
-    accuracy_chart: Markup
-    accuracy_protocol: str
-    bits: list[BitsRow]
-    bits_shown: BitsRow | None
-    """The row of the headline and the chart: all sources together where there is such a row, else the first."""
+    accuracy: list[Accuracy]
+    """The first is the page's headline."""
+    bits: list[Bits]
     baselines: list[str]
-    bits_chart: Markup
-    bits_protocol: str
+    bits_shown: Bits | None
+    """The headline's row: the one with most baselines, then the one of all sources, then the first."""
+    bits_protocol: list[str]
     conversations: list[Conversation]
 
 
 def evaluation(facts: RunFacts, stage: StageFacts) -> Evaluation | None:
-    """The scores of a finished evaluate stage; None if there are none."""
+    """The scores and samples of an evaluate stage; None if it has left none."""
     scores = as_dict(facts.json(stage, "scores.json"))
     rows = [row for row in as_rows(scores.get("rows")) if Score.of(row)]
     samples = facts.lines(stage, "samples.jsonl")
     if not rows and not samples:
         return None
-    models = _models(facts, [*rows, *samples])
-    accuracy, kinds = _accuracy(rows, models)
-    protocol = as_dict(scores.get("protocol"))
-    names, bits = _bits(rows, models, as_dict(scores.get("baselines")))
-    shown = next((row for row in bits if row.source == ALL), bits[0] if bits else None)
+    models = scored_models(facts, [*rows, *samples])
+    protocol, baselines = as_dict(scores.get("protocol")), as_dict(scores.get("baselines"))
+    metrics = dict.fromkeys(str(row.get("metric")) for row in rows)
+    asked = sorted((name for name in metrics if name.startswith("exact_match")), key=lambda name: name != "exact_match")
+    bits = _bits(rows, models, baselines)
     return Evaluation(
         stage=stage.name,
         models=models,
-        accuracy=accuracy,
-        kinds=kinds,
-        accuracy_chart=_accuracy_chart(models, accuracy),
-        accuracy_protocol=protocol_line(protocol, ACCURACY),
+        accuracy=[_accuracy(metric, rows, models, protocol) for metric in asked],
         bits=bits,
-        bits_shown=shown,
-        baselines=names,
-        bits_chart=_bits_chart(models, names, shown),
-        bits_protocol=protocol_line(protocol, BITS),
-        conversations=_conversations(samples, models),
+        baselines=list(baselines),
+        bits_shown=max(bits, key=lambda row: (len(_known(row.baselines)), row.source == ALL), default=None),
+        bits_protocol=protocol_parts(protocol, BITS),
+        conversations=conversations(samples, models),
     )
 
 
-def protocol_line(protocol: dict[str, Any], metric: str) -> str:
-    """How a score was measured, in one line: the protocol's own part for the metric, then what holds for all."""
+def protocol_parts(protocol: dict[str, Any], metric: str) -> list[str]:
+    """How a score was measured: the metric's own part of the protocol first, then what holds for every metric."""
     own = protocol.get(metric)
-    shared = {key: value for key, value in protocol.items() if key not in (ACCURACY, BITS)}
-    parts = [own] if isinstance(own, str) else _pairs(as_dict(own))
-    return " · ".join([*parts, *_pairs(shared)])
+    shared = {
+        key: value
+        for key, value in protocol.items()
+        if key != BITS and not key.startswith("exact_match") and not (metric == BITS and FOR_REPLIES.match(key))
+    }
+    return [*([own] if isinstance(own, str) else _pairs(as_dict(own))), *_pairs(shared)]
 
 
-def _pairs(value: dict[str, Any], prefix: str = "") -> list[str]:
+def _pairs(value: dict[str, Any]) -> list[str]:
     parts: list[str] = []
     for key, item in value.items():
-        name = f"{prefix}{key}".replace("_", " ")
         if isinstance(item, dict):
-            parts += _pairs(item, f"{name} ")
-        elif isinstance(item, list):
-            parts.append(f"{name} {', '.join(map(str, item))}")
+            parts += _pairs(item)
         elif item is not None:
-            parts.append(f"{name} {excerpt(item, 90)}")
+            text = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            shown = text[:12] if re.fullmatch(r"[0-9a-f]{32,}", text) else excerpt(text, 90)
+            parts.append(f"{key.replace('_', ' ')} {shown}")
     return parts
 
 
-def _models(facts: RunFacts, rows: list[dict[str, Any]]) -> list[Model]:
-    """The models that have rows, in the recipe's order; those of no stage after them."""
-    named = dict.fromkeys(str(row["model"]) for row in rows if row.get("model") is not None)
-    kinds = {stage.name: stage.kind for stage in facts.stages}
-    order = {name: place for place, name in enumerate(kinds)}
-    names = sorted(named, key=lambda name: order.get(name, len(order)))
-    return [Model(name, kinds.get(name, "model"), TONES.get(kinds.get(name, ""), 5)) for name in names]
-
-
-def _accuracy(
-    rows: list[dict[str, Any]], models: list[Model]
-) -> tuple[list[Score | None], list[tuple[str, list[Score | None]]]]:
+def _accuracy(metric: str, rows: list[dict[str, Any]], models: list[Model], protocol: dict[str, Any]) -> Accuracy:
     """Every model's score over all problems, and for each kind of problem."""
-    table: dict[str | None, dict[str, Score | None]] = {}
+    table: dict[str, dict[str, Score | None]] = {}
     for row in rows:
-        if row.get("metric") == ACCURACY:
-            kind = row.get("kind")
-            table.setdefault(str(kind) if kind else None, {})[str(row.get("model"))] = Score.of(row)
-    whole = table.pop(None, {})
-    kinds = [(str(kind), [found.get(model.name) for model in models]) for kind, found in sorted(table.items(), key=str)]
-    return [whole.get(model.name) for model in models], kinds
+        if row.get("metric") == metric:
+            table.setdefault(str(row.get("kind") or ALL), {})[str(row.get("model"))] = Score.of(row)
+    by_kind = {kind: [found.get(model.name) for model in models] for kind, found in sorted(table.items())}
+    whole = by_kind.pop(ALL, [None] * len(models))
+    title = WAYS.get(metric, metric.replace("_", " "))
+    dots = [_dot(model, score, score.percent) for model, score in zip(models, whole, strict=True) if score]
+    chart = dot_chart(dots, title=f"Accuracy on held-out problems, {title}", end=1.0, unit="%") if dots else Markup("")
+    return Accuracy(metric, title, whole, list(by_kind.items()), chart, protocol_parts(protocol, metric))
 
 
-def _bits(
-    rows: list[dict[str, Any]], models: list[Model], baselines: dict[str, Any]
-) -> tuple[list[str], list[BitsRow]]:
-    """Names of the baselines, and a row for each source."""
+def _bits(rows: list[dict[str, Any]], models: list[Model], baselines: dict[str, Any]) -> list[Bits]:
     table: dict[str, dict[str, Score | None]] = {}
     for row in rows:
         if row.get("metric") == BITS:
             table.setdefault(str(row.get("source") or ALL), {})[str(row.get("model"))] = Score.of(row)
-    bits = []
-    for source, found in table.items():
-        beside = [_baseline(baselines[name], source) for name in baselines]
-        bits.append(BitsRow(source, [found.get(model.name) for model in models], beside))
-    return list(baselines), bits
+    found = []
+    for source, by_model in table.items():
+        title = "all held-out text" if source == ALL else f"held-out {source}"
+        scores = [by_model.get(model.name) for model in models]
+        beside = [_baseline(value, source) for value in baselines.values()]
+        dots = [_dot(model, score, score.bits) for model, score in zip(models, scores, strict=True) if score]
+        dots += [
+            Dot(name, value, value, value, f"{value:.3f}", 6)
+            for name, value in zip(baselines, beside, strict=True)
+            if value is not None
+        ]
+        chart = dot_chart(dots, title=f"Bits per byte of {title}") if dots else Markup("")
+        found.append(Bits(source, title, scores, beside, chart))
+    return found
 
 
-def _baseline(value: Any, source: str) -> str:
+def _dot(model: Model, score: Score, shown: str) -> Dot:
+    return Dot(model.name, score.value, score.low, score.high, shown, model.tone)
+
+
+def _baseline(value: Any, source: str) -> float | None:
     if isinstance(value, dict):
         value = value.get(source)
-    if isinstance(value, dict):
-        value = value.get("value")
-    return f"{value:.3f}" if is_number(value) else NONE
+    return float(value) if is_number(value) else None
 
 
-def _accuracy_chart(models: list[Model], accuracy: list[Score | None]) -> Markup:
-    dots = [
-        Dot(model.name, score.value, _or(score.low, score.value), _or(score.high, score.value), score.percent, model.tone)
-        for model, score in zip(models, accuracy, strict=True)
-        if score
-    ]
-    return dot_chart(dots, title="Accuracy on held-out problems", end=1.0, unit="%") if dots else Markup("")
-
-
-def _bits_chart(models: list[Model], baselines: list[str], row: BitsRow | None) -> Markup:
-    """A source's bits per byte: models and baselines, one under another."""
-    if row is None:
-        return Markup("")
-    dots = [
-        Dot(model.name, score.value, _or(score.low, score.value), _or(score.high, score.value), score.bits, model.tone)
-        for model, score in zip(models, row.models, strict=True)
-        if score
-    ]
-    for name, shown in zip(baselines, row.baselines, strict=True):
-        if shown != NONE:
-            dots.append(Dot(name, float(shown), float(shown), float(shown), shown, 6))
-    of = "all held-out text" if row.source == ALL else f"held-out {row.source}"
-    return dot_chart(dots, title=f"Bits per byte of {of}") if dots else Markup("")
-
-
-def _or(value: float | None, other: float) -> float:
-    return other if value is None else value
-
-
-def _conversations(samples: list[dict[str, Any]], models: list[Model]) -> list[Conversation]:
-    problems: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in samples:
-        key = str(row.get("id") or row.get("question"))
-        problems.setdefault(key, {})[str(row.get("model"))] = row
-    conversations = []
-    for answers in problems.values():
-        first = next(iter(answers.values()))
-        replies = []
-        for model in models:
-            row = answers.get(model.name)
-            if row is not None:
-                right = row.get("correct")
-                verdict = bool(right) if isinstance(right, (bool, int, float)) else None
-                replies.append(Reply(model, excerpt(row.get("reply"), REPLY_CHARACTERS), verdict))
-        conversations.append(
-            Conversation(
-                str(first.get("kind") or ""),
-                excerpt(first.get("question"), REPLY_CHARACTERS),
-                excerpt(first.get("answer"), 100),
-                replies,
-            )
-        )
-    return conversations
-
-
-def problems_scored(evaluation: Evaluation) -> str:
-    """How many problems the accuracies rest on, in words."""
-    sizes = sorted({score.n for score in evaluation.accuracy if score and score.n})
-    return " or ".join(count(size) for size in sizes)
-
-
-def change(scores: list[Score | None], index: int) -> str:
-    """What a score gained over the one before it, in points: + 3.1."""
-    before = next((score for score in reversed(scores[:index]) if score), None)
-    score = scores[index]
-    if not before or not score:
-        return ""
-    points = (score.value - before.value) * 100
-    return f"{'+' if points >= 0 else '−'} {number(round(abs(points), 1), 3)}"
+def _known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

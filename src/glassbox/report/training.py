@@ -18,6 +18,7 @@ class Panel:
 
     title: str
     unit: str
+    """What a value is; empty: the unit of the stage's loss."""
     pattern: str
     """Names of the metrics it shows, as a regular expression; a group in it names the line."""
     from_zero: bool = False
@@ -33,18 +34,24 @@ PANELS = (
     Panel("Implicit rewards", "β times log-ratio to the reference", r"reward_(chosen|rejected)", noisy=True),
     Panel("Loss", "", r"loss", noisy=True),
     Panel("Held-out bits per byte", "in the loop", r"(?:.*[/.])?(?:bits_per_byte|bpb)(?:[/._](.+))?"),
-    Panel("Learning rate", "", r"lr", True),
+    Panel("Learning rate", "after warm-up and decay", r"lr", True),
     Panel("Gradient norm", "before clipping", r"grad_norm", True, True),
     Panel("Throughput", "tokens a second", r"tokens_per_second", True, True),
     Panel("Model FLOP utilisation", "share of the device's peak", r"mfu", True, True),
     Panel("Expert load", "largest over mean; 1 is even", r"expert_load_max_over_mean", noisy=True),
     Panel("Expert load", "over the mean", r"expert_load_(max|min|mean)", True, True),
-    Panel("Router loss", "", r"router_loss", noisy=True),
+    Panel("Router loss", "balance and z-loss, weighted", r"router_loss", noisy=True),
     Panel("Entropy", "nats a token", r"entropy", True, True),
     Panel("Divergence from the start", "nats a token", r"kl", True, True),
     Panel("How replies end", "share of completions", r"(truncated|no_answer|not_judged)", True),
 )
 """In the order they are shown; a metric goes to the first panel that asks for it."""
+LOSS_UNITS = {
+    "pretrain": "nats a token",
+    "sft": "nats a token of the assistant",
+    "dpo": "nats a pair",
+    "grpo": "policy objective",
+}
 SILENT = {"step", "time", "tokens", "flops_per_second"}
 """Numbers of the metrics stream that are no curve of their own."""
 
@@ -94,7 +101,7 @@ def training(facts: RunFacts, stage: StageFacts) -> Training | None:
         return None
     series, broken = collect(rows)
     axis = Axis(max((points[-1][0] for points in series.values()), default=1.0), phase_marks(stage))
-    charts, used = _panels(series, axis)
+    charts, used = _panels(series, axis, LOSS_UNITS.get(stage.kind, ""))
     rest = {name: points for name, points in series.items() if name not in used | SILENT and len(points) > 1}
     others = [_chart(name.replace("_", " "), "", [(name, points)], axis, noisy=True) for name, points in rest.items()]
     return Training(
@@ -150,7 +157,7 @@ def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _panels(series: dict[str, list[Point]], axis: Axis) -> tuple[list[Chart], set[str]]:
+def _panels(series: dict[str, list[Point]], axis: Axis, loss_unit: str) -> tuple[list[Chart], set[str]]:
     charts, used = [], set[str]()
     for panel in PANELS:
         lines = []
@@ -161,7 +168,7 @@ def _panels(series: dict[str, list[Point]], axis: Axis) -> tuple[list[Chart], se
                 lines.append((label.replace("_", " "), points))
                 used.add(name)
         if lines:
-            charts.append(_chart(panel.title, panel.unit, lines, axis, panel.from_zero, panel.noisy))
+            charts.append(_chart(panel.title, panel.unit or loss_unit, lines, axis, panel.from_zero, panel.noisy))
     return charts, used
 
 
@@ -192,7 +199,7 @@ def _figures(stage: StageFacts, summary: dict[str, Any], series: dict[str, list[
         ("In embeddings", r"(?:parameters/embedding|embedding_parameters|parameters_embedding)", count),
         ("Steps", r"steps?", count),
         ("Tokens", r"tokens", count),
-        ("Tokens with loss", r"labels", count),
+        ("Tokens with loss", r"labels|labelled_tokens", count),
         ("Training time", r"seconds", duration),
         ("FLOPs", r"flops", count),
     ):
@@ -208,13 +215,13 @@ def _figures(stage: StageFacts, summary: dict[str, Any], series: dict[str, list[
     figures += [
         (name.replace("_", " ").replace("/", " ").capitalize(), number(value))
         for name, value in flat.items()
-        if is_number(value) and not name.startswith("expert_load")
+        if is_number(value) and not name.startswith(("expert_load", "held_out"))
     ]
     return figures
 
 
 def _experts(facts: RunFacts, stage: StageFacts, summary: dict[str, Any]) -> Markup:
-    """The last step's load of each expert, from the summary or else the newest checkpoint; empty for a dense network."""
+    """The last step's load of each expert, from the summary or the newest checkpoint; empty for a dense network."""
     load = summary.get("expert_load")
     if not load:
         states = sorted(stage.folder.glob("checkpoints/step-*/state.json"))
