@@ -149,11 +149,11 @@ train(Path(sys.argv[1]), batch_at=batch_at, steps=4000, checkpoint_every=2)
 def test_killed_at_any_moment_and_resumed_is_undisturbed(tmp_path):
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    for step, seconds in ((5, "0.005"), (40, "0.013")):  # in a step, or in the writing of a checkpoint
+    for step, seconds in ((3, "0.005"), (12, "0.013")):  # in a step, or in the writing of a checkpoint
         command = [sys.executable, "-c", KILLED, str(tmp_path / "parts"), str(step), seconds]
         assert subprocess.run(command, env=environment, cwd=root, check=False).returncode == -signal.SIGKILL
     last = read_metrics(tmp_path / "parts")[-1]["step"]
-    assert last >= 40
+    assert last >= 12
     assert_same_weights(stopped(tmp_path / "whole", last + 3), stopped(tmp_path / "parts", last + 3))
 
 
