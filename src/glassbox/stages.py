@@ -24,11 +24,17 @@ WHERE: dict[str, str] = {
 }
 
 
-def _function(module: str) -> StageFunction:
+NUMERIC = ("pretrain", "sft", "dpo", "grpo", "evaluate")
+"""Kinds that compute with PyTorch, on as many threads as the recipe says and no more: results depend on their number."""
+
+
+def _function(kind: str) -> StageFunction:
     def run(config: Stage, inputs: Inputs, workspace: Workspace) -> None:
-        import_module(module).run(config, inputs, workspace)
+        if kind in NUMERIC:
+            import_module("torch").set_num_threads(workspace.threads)
+        import_module(WHERE[kind]).run(config, inputs, workspace)
 
     return run
 
 
-STAGES: Mapping[str, StageFunction] = {kind: _function(module) for kind, module in WHERE.items()}
+STAGES: Mapping[str, StageFunction] = {kind: _function(kind) for kind in WHERE}

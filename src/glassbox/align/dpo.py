@@ -17,7 +17,7 @@ from glassbox.recipe.training import DpoStage
 from glassbox.tokens.order import permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import fit
+from glassbox.train.loop import compute_dtype, fit
 from glassbox.train.rows import IGNORE, row_count
 
 SAMPLED_AT_ONCE = 256
@@ -39,7 +39,8 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
             "`samples`, or lower `rows`"
         )
     columns = pair_rows([(chosen, rejected) for _, chosen, rejected in pairs])
-    columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
+    with loaded.model.computing_in(compute_dtype(config.loop, workspace.device)):
+        columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
     per_epoch = len(pairs) // config.rows
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _different(right: list[Reply], wrong: list[Reply]) -> list[tuple[Reply, Repl
 
 
 def pair_rows(pairs: Sequence[tuple[Reply, Reply]]) -> dict[str, np.ndarray]:
-    """`ids`, `labels` and `documents`, each (pairs, 2, T): chosen first, completions labelled, padding in document -1."""
+    """`ids`, `labels`, `documents`: each (pairs, 2, T), chosen first; completions labelled, padding in document -1."""
     width = max(len(reply.prompt_ids) + len(reply.ids) for pair in pairs for reply in pair)
     shape = (len(pairs), 2, width)
     ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)

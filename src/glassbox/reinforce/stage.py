@@ -71,6 +71,7 @@ def rollout(
     workspace.metric(step + 1, **rollout_metrics(reward_NG, replies, verdicts))
     rows = completion_rows(replies, advantage_NG.flatten())
     if reference is not None:
+        reference.model.compute_dtype = loaded.model.compute_dtype
         rows["reference_logprob"] = logprobs_of_labels(reference.model, rows, config.loop.micro_rows)
     return rows
 

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def fit(
     Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
     """
     torch.set_num_threads(workspace.threads)
-    model.compute_dtype = compute_dtype(loop)
+    model.compute_dtype = compute_dtype(loop, workspace.device)
     adamw = build_adamw(model, optimizer)
     checkpoints = workspace.path("checkpoints")
     progress = checkpoint.resume(checkpoints, model, adamw)
@@ -102,9 +103,23 @@ def fit(
     return progress
 
 
-def compute_dtype(loop: Loop) -> torch.dtype:
-    """The type of matrix products; log-probabilities to be compared with the trained model's need the same."""
-    return torch.bfloat16 if loop.precision == "bf16" else torch.float32
+def compute_dtype(loop: Loop, device: str = "cpu") -> torch.dtype:
+    """The type of matrix products; log-probabilities to be compared with the trained model's need the same.
+
+    On a CPU without bf16 instructions bf16 products are slower than fp32 ones, so there it is fp32, and the log says so.
+    """
+    if loop.precision == "fp32":
+        return torch.float32
+    if device == "cpu" and not _cpu_has_bf16():
+        log.warning("precision bf16: this CPU has no bf16 instructions, computing in fp32")
+        return torch.float32
+    return torch.bfloat16
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return not capabilities or any("bf16" in name and bool(has) for name, has in capabilities.items())
 
 
 @dataclass
