@@ -36,7 +36,7 @@ class Problem:
 
 
 def generate(kinds: Sequence[ProblemKind], count: int, seed: int, split: Split) -> Iterator[Problem]:
-    """`count` different problems of one split, the kinds interleaved by weight to within one problem.
+    """`count` different problems of one split, the kinds interleaved evenly by weight.
 
     A pure function of its arguments; with the same seed, a smaller count gives the same problems of each kind from the
     front. Raises RequestError when a kind's range holds too few different problems.
