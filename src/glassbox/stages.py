@@ -25,7 +25,7 @@ WHERE: dict[str, str] = {
 
 
 NUMERIC = ("pretrain", "sft", "dpo", "grpo", "evaluate")
-"""Kinds that compute with PyTorch, on as many threads as the recipe says and no more: results depend on their number."""
+"""Kinds that compute with PyTorch, on as many threads as the recipe says: results can depend on their number."""
 
 
 def _function(kind: str) -> StageFunction:

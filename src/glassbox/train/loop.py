@@ -104,9 +104,9 @@ def fit(
 
 
 def compute_dtype(loop: Loop, device: str = "cpu") -> torch.dtype:
-    """The type of matrix products; log-probabilities to be compared with the trained model's need the same.
+    """The type of matrix products; log-probabilities that are compared with the trained model's need the same.
 
-    On a CPU without bf16 instructions bf16 products are slower than fp32 ones, so there it is fp32, and the log says so.
+    On a CPU without bf16 instructions bf16 products are slower than fp32 ones: there it is fp32, and the log says so.
     """
     if loop.precision == "fp32":
         return torch.float32
@@ -118,7 +118,7 @@ def compute_dtype(loop: Loop, device: str = "cpu") -> torch.dtype:
 
 @cache
 def _cpu_has_bf16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return not capabilities or any("bf16" in name and bool(has) for name, has in capabilities.items())
 
 
