@@ -115,7 +115,7 @@ async def pieces(service: Service, group: Group, stops: Sequence[str]) -> AsyncI
 
 @dataclass
 class _Growing:
-    """An answer under way: tokens are held as long as their text is."""
+    """An answer under way: tokens are held as long as their text is; those that reach into a stop string never come."""
 
     stream: TextStream
     held: list[tuple[int, int, float]] = field(default_factory=list)
@@ -129,7 +129,8 @@ class _Growing:
         text = ""
         if reason != "stop":  # the token that ends a turn is a sign, not a part of the text
             text = self.stream.push(event.token)
-            self.held.append((self.stream.seen, event.token, event.logprob))
+            if not self.stream.stopped:
+                self.held.append((self.stream.seen, event.token, event.logprob))
         if reason is not None:
             text += self.stream.flush()
         if self.stream.stopped:

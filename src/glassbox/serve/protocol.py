@@ -9,9 +9,20 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text holds half of a surrogate pair, which is no character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+StopText = Annotated[Text, Field(min_length=1, max_length=256)]
+Prompt = Text | list[Text] | list[int] | list[list[int]]
 Stops = Annotated[list[StopText], Field(max_length=16)]
 
 
@@ -25,14 +36,14 @@ class TextPart(Incoming):
     """A piece of a message given in parts; only text is understood."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Incoming):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: Text | list[TextPart] | None = None
 
     def plain(self) -> dict[str, str]:
         """The turn as the chat format knows it: `developer` is OpenAI's newer word for `system`."""
@@ -102,7 +113,7 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """POST /v1/completions: text or token ids are continued as they are, without the chat format."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Prompt
     """One text, several, one list of token ids, or several."""
     max_tokens: int | None = Field(default=16, ge=0)
     """Longest continuation in tokens; 0 (with `echo`) only scores the prompt."""
@@ -111,12 +122,17 @@ class CompletionRequest(Generation):
     logprobs: int | None = Field(default=None, ge=0, le=20)
     """Give log-probabilities, and this many alternatives at each token; not for streamed replies."""
 
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, prompt: Prompt) -> Prompt:
+        if isinstance(prompt, list) and (not prompt or any(each == [] for each in prompt)):
+            raise ValueError("an empty list is no prompt; give a text, or at least one token id")
+        return prompt
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.stream and (self.echo or self.logprobs is not None):
             raise ValueError("echo and logprobs of a completion need stream: false")
-        if self.prompt == [] or [] in self.prompt:
-            raise ValueError("prompt holds an empty list; give a text, or at least one token id")
         return self
 
     def prompts(self) -> list[str] | list[list[int]]:
@@ -169,6 +185,13 @@ def models(name: str, created: int, context: int) -> dict[str, Any]:
     return {"object": "list", "data": [model]}
 
 
+FIELDS = {
+    name
+    for incoming in (ChatRequest, CompletionRequest, Message, TextPart, StreamOptions)
+    for name in incoming.model_fields
+}
+
+
 def field_name(location: Sequence[int | str]) -> str:
-    """messages.0.role for ("body", "messages", 0, "role")."""
-    return ".".join(str(part) for part in location if part != "body")
+    """messages.0.content for ("body", "messages", 0, "content", "str"): what pydantic adds are names of types."""
+    return ".".join(str(part) for part in location if isinstance(part, int) or part in FIELDS)

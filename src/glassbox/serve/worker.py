@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: handlers on the event loop give it requests and are given tokens, step by step."""
+"""The one thread that owns the engine: the event loop gives it requests and is given their tokens, step by step."""
 
 import asyncio
 import logging
@@ -92,9 +92,7 @@ class Worker:
             except Exception:  # the engine's state is unknown now: say so to everybody and take no more work
                 log.exception("the engine failed")
                 self.healthy = False
-                for group, _ in self._routes.values():
-                    group.fail()
-                self._routes.clear()
+                self._give_up()
 
     def _obey(self) -> None:
         """Carry out what is queued; wait for a command while there is nothing to decode."""
@@ -124,8 +122,14 @@ class Worker:
             self._engine.abort(number)
             del self._routes[number]
 
+    def _give_up(self) -> None:
+        for group, _ in self._routes.values():
+            group.fail()
+        self._routes.clear()
+
     def _halt(self) -> None:
         self._running = False
+        self._give_up()
 
 
 class Group:
