@@ -255,6 +255,20 @@ def test_damaged_files_are_named_on_the_page(copy: Path) -> None:
     assert str(copy) not in notes
 
 
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "list"])
+@pytest.mark.parametrize("half", [0, 1])
+def test_no_damage_breaks_the_page(copy: Path, damage: str, half: int) -> None:
+    paths = sorted(path for path in copy.rglob("*") if path.suffix in (".json", ".jsonl", ".parquet"))
+    assert len(paths) > 30
+    for path in paths[half::2]:
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        if damage == "flip":
+            data[middle] = 0xFF
+        path.write_bytes({"cut": data[:middle], "flip": data, "empty": b"", "list": b"[1]\n"}[damage])
+    assert page_of(copy).one("h1") == "looking-glass"
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [

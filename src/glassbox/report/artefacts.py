@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glassbox.errors import IntegrityError
-from glassbox.ledger.hashing import read_manifest
+from glassbox.ledger.hashing import MANIFEST, read_manifest
 from glassbox.ledger.record import read_records
 from glassbox.ledger.run import read_attempt, read_recipe
 from glassbox.recipe.base import Stage
@@ -120,6 +120,8 @@ def _stage(facts: RunFacts, name: str, made: dict[str, str]) -> StageFacts:
     settings, folder = facts.recipe.stages[name], facts.path / name
     try:
         manifest = read_manifest(folder)
+        if manifest is not None and not isinstance(manifest, dict):
+            raise IntegrityError(f"{folder / MANIFEST}: damaged, not a manifest")
     except IntegrityError as error:
         facts.note(f"{_sentence(error, facts.path)}.")
         return StageFacts(name, settings, folder, "damaged")
@@ -150,7 +152,10 @@ def _last(records: list[dict[str, Any]], name: str, fingerprint: str, events: It
 
 
 def _attempt(folder: Path) -> dict[str, Any]:
-    return as_dict(read_attempt(folder))
+    try:
+        return as_dict(read_attempt(folder))
+    except ValueError:  # bytes that are no text
+        return {}
 
 
 def _parsed(line: str) -> Any:

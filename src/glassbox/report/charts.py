@@ -58,7 +58,7 @@ def line_chart(
             HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM),
         )
 
-    parts = [_frame(ticks, nice_ticks(x_low, x_high, 4), at, x_low)]
+    parts = [_frame(ticks, [tick for tick in nice_ticks(x_low, x_high, 4) if tick.is_integer()], at, x_low)]
     parts += [_mark(at(x, low)[0], label) for x, label in marks]
     for line in lines:
         parts.append(_line(line, at))

@@ -180,18 +180,20 @@ def _bits(rows: list[dict[str, Any]], models: list[Model], baselines: dict[str, 
         if row.get("metric") == BITS:
             table.setdefault(str(row.get("source") or ALL), {})[str(row.get("model"))] = Score.of(row)
     found = []
+    beside = {source: [_baseline(value, source) for value in baselines.values()] for source in table}
+    highest = [score.high for by_model in table.values() for score in by_model.values() if score]
+    highest += [value for values in beside.values() for value in values if value is not None]
     for source, by_model in table.items():
         title = "all held-out text" if source == ALL else f"held-out {source}"
         scores = [by_model.get(model.name) for model in models]
-        beside = [_baseline(value, source) for value in baselines.values()]
         dots = [_dot(model, score, score.bits) for model, score in zip(models, scores, strict=True) if score]
         dots += [
             Dot(name, value, value, value, f"{value:.3f}", 6)
-            for name, value in zip(baselines, beside, strict=True)
+            for name, value in zip(baselines, beside[source], strict=True)
             if value is not None
         ]
-        chart = dot_chart(dots, title=f"Bits per byte of {title}") if dots else Markup("")
-        found.append(Bits(source, title, scores, beside, chart))
+        chart = dot_chart(dots, title=f"Bits per byte of {title}", end=1.06 * max(highest)) if dots else Markup("")
+        found.append(Bits(source, title, scores, beside[source], chart))
     return found
 
 
