@@ -28,7 +28,7 @@ from glassbox.recipe.curation import CrawlStage
 HOST = "http://pydoc.localhost"
 """The host recorded pages carry; the port, which the system chose at random, is left out."""
 LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'>]+)["']""", re.IGNORECASE)
-PAGE = re.compile(r"/[\w.]*|/[\w.]+\.html|/topic\?key=[^&=/]+")
+PAGE = re.compile(r"/[\w.]+\.html|/topic\?key=[^&=/]+")
 UNWANTED = {"test", "tests", "idle_test", "idlelib", "turtledemo", "antigravity", "this", "__main__", "__phello__"}
 """Parts of module names not to ask for: tests, and modules that act (open a window, print, run) when imported."""
 ERROR = re.compile(r"<title>Pydoc: Error - ")
@@ -92,7 +92,7 @@ def links(path: str, html: str) -> Iterator[str]:
             continue
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         module = parts.path.removesuffix(".html").lstrip("/").split(".")
-        if PAGE.fullmatch(unquote(target)) and not UNWANTED.intersection(module) and parts.path not in ("", "/", "/."):
+        if PAGE.fullmatch(unquote(target)) and not UNWANTED.intersection(module):
             yield quote(unquote(target), safe="/?=.")
 
 

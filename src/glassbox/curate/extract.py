@@ -18,6 +18,16 @@ META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)
 META_BYTES = 4096
 MAX_REPLACED = 0.01
 """Most replacement characters, as a share of the text, that a decoded document may hold."""
+LIST = re.compile(r"<ul\b[^>]*>((?:[^<]|<(?!/?ul\b))*)</ul\s*>", re.IGNORECASE)
+ITEM = re.compile(r"<li\b[^>]*>", re.IGNORECASE)
+ITEM_END = re.compile(r"</li\s*>", re.IGNORECASE)
+LINK = re.compile(r"<a\b[^>]*>(.*?)</a\s*>", re.IGNORECASE | re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
+LIST_LINKS = 0.2
+"""Largest share of its text that links may have in a list that is content; menus are nearly all links."""
+LIST_WORDS = 3
+"""Fewest words an item of such a list has on average."""
+LIST_DEPTH = 3
 LAYOUT = re.compile(r"[ \t]*\t[ \t]*")
 BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -48,6 +58,9 @@ def decode_code(data: bytes, python: bool) -> str | None:
 
 def page_text(html: str) -> str:
     """The main content of a web page as lines of text, blank lines between paragraphs."""
+    if "<ul" in html or "<UL" in html:
+        for _ in range(LIST_DEPTH):
+            html = LIST.sub(_content_list, html)
     text = extract_plain_text(
         HTMLTree.parse(html),
         main_content=True,
@@ -59,6 +72,20 @@ def page_text(html: str) -> str:
     # Cells of layout tables come out with runs of blanks and tabs before and between them.
     lines = (LAYOUT.sub("\t", line.replace("\xa0", " ").rstrip()).lstrip("\t") for line in text.split("\n"))
     return BLANK_LINES.sub("\n\n", "\n".join(lines)).strip("\n")
+
+
+def _content_list(found: re.Match[str]) -> str:
+    """An innermost bullet list as lines of a paragraph, if it is content: the extractor takes every list for a menu."""
+    body = found[1]
+    size, items = _letters(body), len(ITEM.findall(body))
+    linked = sum(_letters(link) for link in LINK.findall(body))
+    if not items or linked > LIST_LINKS * size or len(TAG.sub(" ", body).split()) < LIST_WORDS * items:
+        return found[0]
+    return "<p>" + ITEM_END.sub("", ITEM.sub("<br>• ", body)) + "</p>"
+
+
+def _letters(html: str) -> int:
+    return len("".join(TAG.sub("", html).split()))
 
 
 def plain_text(text: str) -> str:

@@ -83,6 +83,14 @@ def source_files(config: CurateStage) -> list[Path]:
     return sorted(found)
 
 
+def raw_file(origin: str, stages: Path) -> Path:
+    """The file that a document's `origin` names. `stages`: the folder of the run, which holds the crawl stages."""
+    first, _, rest = origin.partition("/")
+    if first == "python:stdlib":
+        return Path(sysconfig.get_path("stdlib"), rest)
+    return stages / origin if (stages / origin).is_file() else Path(origin)
+
+
 def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile], list[LeftOut]]:
     """The files of one source in reading order, and folders left out. `pages`: crawl stage -> its folder."""
     if source.stage:
@@ -116,8 +124,8 @@ def _stdlib() -> tuple[list[InputFile], list[LeftOut]]:
     files, left_out = [], []
     for path in _walk(root):
         if path.is_dir():
-            below = [file for file in path.rglob("*.py") if file.is_file()]
-            if below and not path.name.endswith("-packages"):
+            below = [] if path.name.endswith("-packages") else [file for file in path.rglob("*.py") if file.is_file()]
+            if below:
                 name = f"python:stdlib/{path.relative_to(root)}"
                 left_out.append(LeftOut(name, len(below), sum(file.stat().st_size for file in below)))
         # Build settings of this one machine, written as code.

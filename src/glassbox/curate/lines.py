@@ -9,6 +9,7 @@ Cut = Callable[[str], bool]
 
 LONGEST_WORD = 1000
 FEWEST_WORDS = 3
+REPEATED_SPAN = 3
 POLICIES = (
     "terms of use",
     "privacy policy",
@@ -17,6 +18,7 @@ POLICIES = (
     "use of cookies",
     "use cookies",
 )
+BLANK_LINES = re.compile(r"\n\s*\n(?:\s*\n)+")
 COUNTER = re.compile(
     r"\W*\d(?:,|\.|\d)*(?:K|M|B)?\s+(?:likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes"
     r"|downloads|views|followers)\W*",
@@ -48,15 +50,40 @@ CUTS: dict[str, Cut] = {
 def cut_lines(text: str, rules: tuple[str, ...]) -> tuple[str, list[int]]:
     """The text without the lines that a rule cuts, and how many each rule cut (the first to ask wins)."""
     counts = [0] * len(rules)
+    if "repeated" in rules:
+        text, counts[rules.index("repeated")] = cut_repeats(text)
+        if len(rules) == 1:
+            return text, counts
+    rules = tuple(rule if rule in CUTS else "" for rule in rules)
     kept = []
     for line in text.split("\n"):
         stripped = line.strip()
-        hit = next((i for i, rule in enumerate(rules) if CUTS[rule](stripped)), None) if stripped else None
+        hit = next((i for i, rule in enumerate(rules) if rule and CUTS[rule](stripped)), None) if stripped else None
         if hit is None:
             kept.append(line)
         else:
             counts[hit] += 1
     return "\n".join(kept).strip("\n"), counts
+
+
+def cut_repeats(text: str) -> tuple[str, int]:
+    """The text without lines of any span of three non-empty lines that stood in it before, and how many were cut.
+
+    C4 keeps one copy of each three-sentence span of its corpus (arXiv:1910.10683, section 2.2); this does it for lines
+    and within a document, such as a reference page that describes inherited methods under each class.
+    """
+    lines = text.split("\n")
+    filled = [i for i, line in enumerate(lines) if line.strip()]
+    keys = [lines[i].strip() for i in filled]
+    seen: set[tuple[str, ...]] = set()
+    cut: set[int] = set()
+    for k in range(len(keys) - REPEATED_SPAN + 1):
+        span = tuple(keys[k : k + REPEATED_SPAN])
+        if span in seen:
+            cut.update(filled[k : k + REPEATED_SPAN])
+        seen.add(span)
+    kept = "\n".join(line for i, line in enumerate(lines) if i not in cut)
+    return BLANK_LINES.sub("\n\n", kept).strip("\n"), len(cut)
 
 
 def edge_hashes(text: str, width: int) -> list[int]:

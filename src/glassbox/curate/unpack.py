@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-BLOCK = 1 << 20
+BLOCK = 1 << 16
 GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 

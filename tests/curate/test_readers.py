@@ -1,0 +1,141 @@
+"""Readers: offsets that lead back to the bytes, and damage that becomes counted rows."""
+
+import gzip
+import json
+import random
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from glassbox.curate.files import InputFile
+from glassbox.curate.readers import RAW_SCHEMA, Raw, batches, read
+from glassbox.curate.unpack import Damage, blocks
+from glassbox.errors import RequestError
+from glassbox.recipe.curation import Source
+
+
+def rows_of(path: Path, file_format: str, **settings: object) -> list[Raw]:
+    source = Source(name="s", format=file_format, path=str(path), **settings)
+    return list(read(source, [InputFile(path, path.name)]))
+
+
+def test_jsonl_offsets_lead_back_to_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"text": f"déjà {i}", "url": f"u{i}"}, ensure_ascii=False).encode() for i in range(50)]
+    path.write_bytes(b"\n".join(lines))
+    rows = rows_of(path, "jsonl")
+    data = path.read_bytes()
+    assert [row.payload.decode() for row in rows] == [f"déjà {i}" for i in range(50)]
+    for row, line in zip(rows, lines, strict=True):
+        assert data[row.offset : row.offset + len(line)] == line
+
+
+def test_broken_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    bad = b'{"text": "\xff\xfe"}\n{"text": "cut\n{"other": 1}\n[1]\n{"text": null}\n\n'
+    path.write_bytes(b'{"text": "one"}\n' + bad + b'{"text": "two"}')
+    rows = rows_of(path, "jsonl")
+    assert [row.payload for row in rows if not row.skipped] == [b"one", b"two"]
+    reasons = [row.skipped for row in rows if row.skipped]
+    assert reasons == ["invalid UTF-8", "broken JSON", *["no text under 'text'"] * 3]
+    assert [row.offset for row in rows][:3] == [0, 16, 31]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_packed_jsonl_reads_like_plain(tmp_path: Path, pack: object) -> None:
+    path = tmp_path / "packed"
+    path.write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
+    assert [(row.offset, row.payload) for row in rows_of(path, "jsonl")] == [(0, b"a"), (14, b"b")]
+
+
+def noise(n: int, seed: int) -> bytes:
+    return b"".join(b'{"text": "%x"}\n' % random.Random(seed * 10**6 + i).getrandbits(400) for i in range(n))
+
+
+def test_truncated_and_damaged_gzip_members_lose_only_themselves(tmp_path: Path) -> None:
+    members = [gzip.compress(noise(300, seed)) for seed in range(4)]
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(b"".join(members))
+    assert len(rows_of(path, "jsonl")) == 1200
+    hurt = bytearray(members[1])
+    hurt[len(hurt) // 2 : len(hurt) // 2 + 40] = bytes(40)
+    path.write_bytes(members[0] + bytes(hurt) + members[2] + members[3][: len(members[3]) // 2])
+    rows = rows_of(path, "jsonl")
+    good = [row.payload for row in rows if not row.skipped]
+    assert [row.skipped for row in rows if "gzip" in row.skipped] == ["damaged gzip", "truncated gzip"]
+    whole = [json.loads(line)["text"].encode() for seed in (0, 2) for line in noise(300, seed).splitlines()]
+    assert set(whole) <= set(good)
+    assert len(good) > 600
+
+
+def test_truncated_and_damaged_zstd_is_reported(tmp_path: Path) -> None:
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(noise(3000, 1))
+    for name, data in (("cut", packed[: len(packed) // 2]), ("hurt", packed[:2000] + bytes(100) + packed[2100:])):
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert [block for block in blocks(path) if isinstance(block, Damage)], name
+
+
+def test_a_gzip_file_followed_by_padding_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "padded"
+    path.write_bytes(gzip.compress(b"text") + bytes(512))
+    assert b"".join(block for block in blocks(path) if isinstance(block, bytes)) == b"text"
+    assert not [block for block in blocks(path) if isinstance(block, Damage)]
+
+
+def test_parquet_rows_and_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"body": ["one", None, "three"], "url": ["u", "v", "w"]}), path)
+    rows = rows_of(path, "parquet", text_key="body")
+    assert [(row.offset, row.payload, row.url) for row in rows if not row.skipped] == [
+        (0, b"one", "u"),
+        (2, b"three", "w"),
+    ]
+    with pytest.raises(RequestError, match="has no column 'text'"):
+        rows_of(path, "parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    assert [row.skipped.partition(":")[0] for row in rows_of(path, "parquet")] == ["damaged Parquet"]
+
+
+def test_a_limit_counts_documents_not_skips(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'bad\n{"text": "a"}\nbad\n{"text": "b"}\n{"text": "c"}\n')
+    assert [row.payload for row in rows_of(path, "jsonl", limit=2)] == [b"", b"a", b"", b"b"]
+
+
+def test_batches_are_bounded_and_keep_order() -> None:
+    rows = [Raw("o", i, "", b"x" * (6_000_000 if i % 100 == 0 else 10), "", False, "") for i in range(1300)]
+    out = list(batches(rows))
+    assert all(batch.schema == RAW_SCHEMA and len(batch) <= 512 for batch in out)
+    assert [offset for batch in out for offset in batch["offset"].to_pylist()] == list(range(1300))
+    assert max(batch["payload"].nbytes for batch in out) < 25_000_000
+
+
+def test_hugging_face_data_sets_stream_from_local_files(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"content": f"row {i}"}) + "\n" for i in range(5)))
+    source = Source(name="s", format="hf", path=f"hf://{tmp_path}", text_key="content", limit=3)
+    assert [(row.offset, row.payload) for row in read(source, [])] == [(i, b"row %d" % i) for i in range(3)]
+    missing = Source(name="s", format="hf", path=f"hf://{tmp_path}/nothing")
+    with pytest.raises(RequestError, match="cannot be streamed"):
+        list(read(missing, []))
+
+
+def test_an_unreadable_file_is_a_skipped_row(tmp_path: Path) -> None:
+    assert [row.skipped for row in rows_of(tmp_path / "gone.txt", "text")] == ["No such file or directory"]
+
+
+def test_the_magic_number_can_lie_inside_a_member(tmp_path: Path) -> None:
+    """Damage before bytes that look like a header: the false start gives no second report."""
+    body = zlib.compress(b"x")[:2] + b"\x1f\x8b\x08 not a header " * 20
+    stored = zlib.compressobj(0, zlib.DEFLATED, 31)
+    member = stored.compress(body) + stored.flush()
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"\x1f\x8b\x08" + bytes(20) + b"\xff" * 30 + member[3:] + gzip.compress(b"tail\n"))
+    found = list(blocks(path))
+    assert len([block for block in found if isinstance(block, Damage)]) == 1
+    assert b"".join(block for block in found if isinstance(block, bytes)).endswith(b"tail\n")

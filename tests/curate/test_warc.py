@@ -1,0 +1,85 @@
+"""WARC files: real ones, hurt ones, and what is no WARC at all."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from glassbox.curate.unpack import Damage
+from glassbox.curate.warc import Page, pages
+
+
+def split(path: Path) -> tuple[list[Page], list[Damage]]:
+    found = list(pages(path))
+    return [p for p in found if isinstance(p, Page)], [d for d in found if isinstance(d, Damage)]
+
+
+@pytest.fixture
+def web(data: Path) -> Path:
+    return data / "warc" / "resiliparse" / "warcfile.warc.gz"
+
+
+def test_pages_of_a_whole_file_have_their_offsets(web: Path) -> None:
+    found, damage = split(web)
+    assert not damage
+    assert len(found) == 16
+    with web.open("rb") as file:
+        for page in found:
+            file.seek(page.offset)
+            record = next(iter(ArchiveIterator(file, record_types=WarcRecordType.response)))
+            assert record.headers["WARC-Target-URI"] == page.url
+            assert record.reader.read() == page.payload
+
+
+@pytest.mark.parametrize("hurt", ["zeroed", "missing", "truncated", "request"])
+def test_damage_in_the_middle_costs_one_record_and_is_reported_once(web: Path, tmp_path: Path, hurt: str) -> None:
+    data, whole = web.read_bytes(), split(web)[0]
+    with web.open("rb") as file:
+        starts = [record.stream_pos for record in ArchiveIterator(file)] + [len(data)]
+    at = whole[5].offset
+    end = starts[starts.index(at) + 1]
+    before = starts[starts.index(at) - 1]
+    changed = {
+        "zeroed": data[: at + 200] + bytes(60) + data[at + 260 :],
+        "missing": data[: at + 200] + data[at + 400 :],
+        "truncated": data[: at + 100] + data[end:],
+        "request": data[: before + 60] + data[at:],
+    }[hurt]
+    path = tmp_path / "hurt.warc.gz"
+    path.write_bytes(changed)
+    found, damage = split(path)
+    lost = [] if hurt == "request" else [whole[5].url]
+    assert [page.url for page in found] == [page.url for page in whole if page.url not in lost]
+    assert [(d.offset, d.reason) for d in damage] == [(before if hurt == "request" else at, "damaged gzip")]
+
+
+def test_a_file_cut_off_at_its_end_keeps_what_came_before(web: Path, tmp_path: Path) -> None:
+    whole = split(web)[0]
+    path = tmp_path / "cut.warc.gz"
+    path.write_bytes(web.read_bytes()[: whole[3].offset + 500])
+    found, damage = split(path)
+    assert [page.payload for page in found] == [page.payload for page in whole[:3]]
+    assert [(d.offset, d.reason) for d in damage] == [(whole[3].offset, "cut off record")]
+
+
+def test_collected_specimens_are_read_or_reported(data: Path) -> None:
+    counts = {}
+    for path in sorted((data / "warc").rglob("*arc*")):
+        if path.is_file() and "LICENSE" not in path.name:
+            counts[path.name] = dict(Counter("page" if isinstance(p, Page) else p.reason for p in pages(path)))
+    assert counts["example.warc"] == counts["example.warc.gz"] == {"page": 1}
+    assert counts["example.arc"] == counts["example.arc.gz"] == counts["bad.arc"] == {"not a WARC record": 1}
+    assert counts["clipped.warc.gz"] == {"cut off record": 1}
+    assert counts["example-trunc.warc"] == {"page": 1, "not a WARC record": 1}
+    assert counts["example-wrong-chunks.warc.gz"] == counts["example-bad-non-chunked.warc.gz"] == {"page": 1}
+    assert counts["whirlwind.warc.wet.gz"] == {"page": 1}
+    assert counts["dolma-sample-0000.warc.gz"] == {"page": 24}
+    assert counts["IAH-urls-wget.warc.gz"]["HTTP status 302"] == 7
+    assert counts["post-test.warc.gz"] == {"content type application/json": 3}
+
+
+def test_an_empty_file_and_one_of_noise(tmp_path: Path) -> None:
+    for name, data, expected in (("a.warc", b"", []), ("b.warc", b"noise\n" * 100, ["not a WARC record"])):
+        (tmp_path / name).write_bytes(data)
+        assert [d.reason for d in split(tmp_path / name)[1]] == expected
