@@ -105,19 +105,19 @@ class Attention(nn.Module):
         else:
             assert shared.bias is not None
             S = shared.bias.shape[-1]
-            keys, values = cache.keys[self.layer][:, :, :S], cache.values[self.layer][:, :, :S]
-            y_BTHd = self._attend(q_BTHd, keys, values, shared.bias)
+            k_BSKd, v_BSKd = cache.keys[self.layer][:, :S], cache.values[self.layer][:, :S]
+            y_BTHd = self._attend(q_BTHd, k_BSKd.transpose(1, 2), v_BSKd.transpose(1, 2), shared.bias)
         return self.out(y_BTHd.reshape(B, T, -1))
 
     def _attend(self, q_BTHd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, bias: Tensor | None) -> Tensor:
         """Softmax attention of the queries over the keys -> (B, T, H, d)."""
         B, T, H, d = q_BTHd.shape
-        if T == 1 and bias is not None:
-            # decoding: the query heads of a group stand as query tokens of their key head, so no key is copied
-            q_BKGd = q_BTHd.view(B, self.kv_heads, H // self.kv_heads, d)
-            return F.scaled_dot_product_attention(q_BKGd, k_BKSd, v_BKSd, attn_mask=bias).reshape(B, 1, H, d)
         if bias is not None and by_products(T, q_BTHd.dtype, q_BTHd.device):
             return self._by_products(q_BTHd, k_BKSd, v_BKSd, bias)
+        if T == 1 and bias is not None:
+            # the query heads of a group stand as query tokens of their key head, so no key is copied
+            q_BKGd = q_BTHd.view(B, self.kv_heads, H // self.kv_heads, d)
+            return F.scaled_dot_product_attention(q_BKGd, k_BKSd, v_BKSd, attn_mask=bias).reshape(B, 1, H, d)
         y_BHTd = F.scaled_dot_product_attention(
             q_BTHd.transpose(1, 2), k_BKSd, v_BKSd, attn_mask=bias, is_causal=bias is None, enable_gqa=True
         )

@@ -26,13 +26,14 @@ class Cache:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        shape = (slots, network.attention.kv_heads, capacity, network.head_dim)
+        # all heads of a token together: the tokens of a row are one stretch of memory, read faster than one per head
+        shape = (slots, capacity, network.attention.kv_heads, network.head_dim)
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(network.layers)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(network.layers)]
 
     @property
     def capacity(self) -> int:
-        return self.keys[0].shape[2]
+        return self.keys[0].shape[1]
 
     def rows(self, start: int, stop: int) -> Self:
         """The slots start..stop as a cache of their own that shares this one's memory."""
@@ -44,13 +45,13 @@ class Cache:
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot to another."""
         for tensor in (*self.keys, *self.values):
-            tensor[target, :, :length] = tensor[source, :, :length]
+            tensor[target, :length] = tensor[source, :length]
 
     def write(self, layer: int, k_BTKd: Tensor, v_BTKd: Tensor, positions_BT: Tensor | None) -> None:
         """Store new keys and values at their positions; None: columns 0..T-1 of every row."""
         for stored, new_BTKd in ((self.keys[layer], k_BTKd), (self.values[layer], v_BTKd)):
             if positions_BT is None:
-                stored[:, :, : new_BTKd.shape[1]] = new_BTKd.transpose(1, 2)
+                stored[:, : new_BTKd.shape[1]] = new_BTKd
             else:
                 rows_B1 = torch.arange(stored.shape[0], device=stored.device)[:, None]
-                stored[rows_B1, :, positions_BT] = new_BTKd.to(stored.dtype)
+                stored[rows_B1, positions_BT] = new_BTKd
