@@ -113,6 +113,9 @@ def _judge_together(config: CurateStage, corpus: Corpus, verdicts: Verdicts, pro
     near = config.near_duplicates
     if near and len(alive):
         kept, similarity = near_copies(corpus.signatures(), alive, near)
+        # What an exact copy repeats may itself be a near copy: point to the document that stays.
+        exact = verdicts.step == "exact_duplicates"
+        verdicts.other[exact] = kept[verdicts.other[exact]]
         _drop_copies(verdicts, kept, "near_duplicates", "minhash_similarity", similarity, near.threshold)
     if problems:
         hit = np.zeros(len(corpus), np.float32)

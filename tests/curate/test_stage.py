@@ -1,0 +1,245 @@
+"""The whole stage on small corpora: nothing lost in silence, same bytes whatever the workers, clear sentences."""
+
+import gzip
+import itertools
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from glassbox.curate.files import source_files
+from glassbox.curate.stage import run
+from glassbox.errors import Interrupted, RequestError
+from glassbox.ledger.workspace import Artefact, Inputs, Workspace
+from glassbox.recipe.curation import CurateStage
+
+SENTENCES = (
+    "The {a} of the {b} was seen that morning by everyone who came to the {c}.",
+    "With a {a} and a {b} they have built what the {c} needed to be.",
+    "It is said that {a} and {b} belong to the {c}, and that is all there is.",
+    "Nobody had to ask for the {a}; the {b} would have shown it to the {c}.",
+)
+
+
+def prose(seed: int, count: int = 12) -> str:
+    draw = random.Random(seed)
+    names = [f"{draw.choice('bcdfgklmnprst')}{draw.choice('aeiou')}{draw.choice('lmnrst')}{i}er" for i in range(60)]
+    lines = [
+        draw.choice(SENTENCES).format(a=draw.choice(names), b=draw.choice(names), c=draw.choice(names))
+        for _ in range(count)
+    ]
+    return "\n".join(lines)
+
+
+def write_jsonl(path: Path, texts: list[str]) -> None:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+
+
+def curate(folder: Path, inputs: Inputs = Inputs(), **settings: Any) -> Path:  # noqa: B008
+    folder.mkdir()
+    names = [artefact.name for artefact in inputs.artefacts]
+    run(CurateStage(kind="curate", **{"from": names}, **settings), inputs, Workspace(folder))
+    return folder
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [row for path in sorted((folder / name).iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Good prose in many files, exact and near copies across them, stubs, and broken inputs."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(6):
+        texts = [prose(number * 100 + i) for i in range(20)]
+        texts += [prose(i) for i in range(number)]
+        texts += [prose(100 + i) + "\nAnd one line more." for i in range(number)]
+        texts += ["Too short.", ""]
+        write_jsonl(folder / f"part-{number}.jsonl", texts)
+    (folder / "broken.jsonl").write_bytes(b'{"text": "\xff"}\n{"text": \n' + json.dumps({"text": prose(999)}).encode())
+    packed = gzip.compress("".join(json.dumps({"text": prose(2000 + i)}) + "\n" for i in range(50)).encode())
+    (folder / "cut.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    return folder
+
+
+def settings(corpus: Path) -> dict[str, Any]:
+    source = {"name": "web", "format": "jsonl", "path": str(corpus), "rules": ["gopher_quality", "c4"]}
+    return {"sources": [{**source, "language": {"keep": "en", "min_score": 0.3}}]}
+
+
+def test_every_document_is_kept_or_dropped_with_its_reason(corpus: Path, tmp_path: Path) -> None:
+    out = curate(tmp_path / "out", **settings(corpus))
+    kept, dropped = rows(out, "documents"), rows(out, "dropped")
+    skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    funnel = json.loads((out / "funnel.json").read_text())
+    assert [row["step"] for row in funnel] == [
+        *("read", "extract", "language", "gopher_quality", "c4", "exact_duplicates", "near_duplicates")
+    ]
+    assert funnel[0]["documents"] == len(kept) + len(dropped)
+    assert funnel[-1]["documents"] == len(kept) > 100
+    assert funnel[-1]["bytes"] == sum(len(row["text"].encode()) for row in kept)
+    for before, after in itertools.pairwise(funnel):
+        fell = [row for row in dropped if row["stage"] == after["step"]]
+        assert before["documents"] - after["documents"] == len(fell), after["step"]
+    assert sorted(row["reason"] for row in skipped) == ["broken JSON", "invalid UTF-8", "truncated gzip"]
+    assert len({row["id"] for row in kept + dropped}) == len(kept) + len(dropped)
+    by_id = {row["id"]: row for row in kept}
+    copies = [row for row in dropped if row["stage"] in ("exact_duplicates", "near_duplicates")]
+    assert {row["stage"] for row in copies} == {"exact_duplicates", "near_duplicates"}
+    assert all(row["other"] in by_id and row["value"] >= row["threshold"] for row in copies)
+    assert all(row["rule"] and row["other"] is None for row in dropped if row not in copies)
+    samples = json.loads((out / "samples.json").read_text())
+    assert set(samples["dropped"]) == {row["rule"] for row in dropped}
+    assert not [path for path in out.iterdir() if path.name.startswith(".tmp")]
+    # A document's offset leads back to its line.
+    row = kept[0]
+    line = Path(row["origin"]).read_bytes()[row["offset"] :].split(b"\n")[0]
+    assert json.loads(line)["text"] == row["text"]
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from glassbox.curate.stage import run
+from glassbox.ledger.workspace import Inputs, Workspace
+from glassbox.recipe.curation import CurateStage
+out = Path(sys.argv[1]); out.mkdir()
+run(CurateStage(kind="curate", **json.loads(sys.argv[2])), Inputs(), Workspace(out))
+"""
+
+
+def test_workers_and_the_order_of_files_on_disk_change_nothing(corpus: Path, tmp_path: Path) -> None:
+    results = []
+    for workers in (1, 3):
+        out = tmp_path / f"out-{workers}"
+        given = json.dumps({**settings(corpus), "workers": workers})
+        subprocess.run([sys.executable, "-c", SCRIPT, str(out), given], check=True, timeout=120)
+        results.append(contents(out))
+        # The same files, made in another order.
+        saved = {path.name: path.read_bytes() for path in corpus.iterdir()}
+        for path in list(corpus.iterdir()):
+            path.unlink()
+        for name in sorted(saved, reverse=True):
+            (corpus / name).write_bytes(saved[name])
+    assert results[0] == results[1]
+
+
+def test_of_duplicates_the_one_of_the_earlier_source_stays(tmp_path: Path) -> None:
+    for name, seeds in (("a", range(0, 20)), ("b", range(10, 30))):
+        write_jsonl(tmp_path / f"{name}.jsonl", [prose(i) + f"\nEnd {name}." * (i % 2) for i in seeds])
+    for order in ("ab", "ba"):
+        sources = [{"name": name, "format": "jsonl", "path": str(tmp_path / f"{name}.jsonl")} for name in order]
+        out = curate(tmp_path / order, sources=sources)
+        counts = {name: sum(row["source"] == name for row in rows(out, "documents")) for name in order}
+        assert counts == {order[0]: 20, order[1]: 10}
+
+
+def test_a_contaminated_document_is_dropped_and_listed(tmp_path: Path) -> None:
+    problems = tmp_path / "problems"
+    problems.mkdir()
+    question = "Lena has 17 red marbles and 25 blue ones and gives 9 of them to her brother. How many are left?"
+    held_out = {"id": "w-1", "kind": "word", "question": question, "solution": "17 + 25 = 42\n#### 33", "answer": "33"}
+    (problems / "held_out.jsonl").write_text(json.dumps(held_out) + "\n")
+    write_jsonl(tmp_path / "a.jsonl", [prose(1), prose(2) + "\n" + question.upper(), prose(3)])
+    inputs = Inputs((Artefact("problems", "problems", problems),))
+    out = curate(
+        tmp_path / "out", inputs, sources=[{"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl")}]
+    )
+    (hit,) = rows(out, "dropped")
+    assert (hit["stage"], hit["rule"], hit["other"]) == ("decontaminate", "problem_ngrams", "w-1")
+    assert hit["value"] >= 1
+    report = json.loads((out / "contamination.json").read_text())
+    assert report["problems_found"] == ["w-1"]
+    assert report["documents_dropped"] == 1
+    assert json.loads((out / "funnel.json").read_text())[-1]["step"] == "decontaminate"
+
+
+def test_every_format_gives_documents(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "html").mkdir()
+    page = f"<html><body><article><h1>T</h1><p>{prose(1)}</p></article></body></html>"
+    (tmp_path / "html" / "a.html").write_text(page)
+    (tmp_path / "b.txt").write_text(prose(2))
+    (tmp_path / "c.py").write_text("def f(x):\n    return x\n" * 3)
+    pq.write_table(pa.table({"text": [prose(3)]}), tmp_path / "d.parquet")
+    (tmp_path / "hub").mkdir()
+    write_jsonl(tmp_path / "hub" / "train.jsonl", [prose(4)])
+    paths = {"html": "html", "text": "*.txt", "code": "c.py", "parquet": "d.parquet"}
+    sources = [{"name": name, "format": name, "path": str(tmp_path / path)} for name, path in paths.items()]
+    sources.append({"name": "hf", "format": "hf", "path": f"hf://{tmp_path / 'hub'}"})
+    out = curate(tmp_path / "out", sources=sources)
+    kept = {row["source"]: row for row in rows(out, "documents")}
+    assert set(kept) == {"html", "text", "code", "parquet", "hf"}
+    assert kept["text"]["text"] == prose(2)
+    assert kept["code"]["lang"] == ""
+    assert kept["text"]["lang"] == "en"
+
+
+def test_an_empty_corpus_is_one_sentence_that_names_the_step(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", ["short", "texts"])
+    source = {"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl")}
+    with pytest.raises(RequestError, match="step gopher_quality of source 'a' removed the last one"):
+        curate(tmp_path / "one", sources=[{**source, "rules": ["gopher_quality"]}])
+    (tmp_path / "a.jsonl").write_bytes(b"broken\n\xff\n")
+    with pytest.raises(
+        RequestError, match=r"read no document from 'a': 2 inputs were skipped, the first .* as broken JSON"
+    ):
+        curate(tmp_path / "two", sources=[source])
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    with pytest.raises(RequestError, match="read no document from 'a'; check the paths"):
+        curate(tmp_path / "three", sources=[source])
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    config = CurateStage(kind="curate", sources=[{"name": "a", "format": "jsonl", "path": str(tmp_path / "no")}])
+    with pytest.raises(RequestError, match="no does not exist"):
+        source_files(config)
+    (tmp_path / "no").mkdir()
+    with pytest.raises(RequestError, match=r"holds no \.jsonl"):
+        source_files(config)
+
+
+def test_raw_files_are_listed_sorted_and_once(corpus: Path) -> None:
+    sources = [{"name": name, "format": "jsonl", "path": str(corpus)} for name in "ab"]
+    found = source_files(CurateStage(kind="curate", sources=sources))
+    assert found == sorted(corpus.iterdir())
+
+
+def test_the_standard_library_is_read_without_tests_and_packages() -> None:
+    config = CurateStage(kind="curate", sources=[{"name": "code", "format": "code", "path": "python:stdlib"}])
+    found = source_files(config)
+    assert len(found) > 300
+    assert not [path for path in found if {"test", "tests", "site-packages"} & set(path.parts[-4:])]
+
+
+def test_a_stop_request_ends_the_stage(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    workspace = Workspace(tmp_path / "out", stop_requested=lambda: True)
+    with pytest.raises(Interrupted):
+        run(CurateStage(kind="curate", **settings(corpus)), Inputs(), workspace)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_moved_threshold_and_cut_lines_show_in_the_result(tmp_path: Path) -> None:
+    texts = [f"Shared menu line\n{prose(i)}\n/usr/lib/x{i}.py" for i in range(10)]
+    write_jsonl(tmp_path / "a.jsonl", texts)
+    source = {
+        **{"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl"), "lines": ["bare_path"]},
+        **{"edge_lines": {"lines": 2, "copies": 5}, "rules": "gopher_quality", "thresholds": {"gopher_min_words": 5}},
+    }
+    out = curate(tmp_path / "out", sources=[source])
+    kept = rows(out, "documents")
+    assert [row["text"] for row in kept] == [prose(i) for i in range(10)]
+    assert {row["lines_cut"] for row in kept} == {2}
+    assert json.loads((out / "samples.json").read_text())["lines_cut"] == {"a": {"edge_lines": 10, "bare_path": 10}}
