@@ -1,6 +1,7 @@
 """How the tests ask: a chat or completion request, and the parts of a streamed reply."""
 
 import json
+import time
 
 QUESTION = [{"role": "user", "content": "What is 47 + 85?"}]
 
@@ -35,3 +36,11 @@ def refusal(response, status):
     assert set(error) == {"message", "type", "param", "code"}
     assert "Traceback" not in response.text
     return error
+
+
+def until(condition, seconds: float = 20) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from tests.serve.asking import QUESTION
+from tests.serve.asking import QUESTION, until
 from tests.serve.conftest import CONTEXT, ScriptedEngine
 
 from glassbox import __version__
@@ -64,13 +64,6 @@ def listening(app) -> Iterator[int]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def until(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
 
 
 def ask(port, **fields) -> http.client.HTTPConnection:

@@ -2,11 +2,10 @@
 
 import json
 import threading
-import time
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.serve.asking import QUESTION, chat, chunks, complete, refusal
+from tests.serve.asking import QUESTION, chat, chunks, complete, refusal, until
 
 from glassbox.serve.app import create_app
 from glassbox.serve.guard import Limits
@@ -78,8 +77,7 @@ def test_a_full_queue_says_come_back_and_lets_in_again_later(scripted):
     threads = [threading.Thread(target=chat, args=(client,)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while engine.submitted < 2:
-        time.sleep(0.005)
+    until(lambda: engine.submitted == 2)
     response = chat(client)
     assert refusal(response, 429)["code"] == "queue_full"
     assert response.headers["retry-after"] == "1"
