@@ -5,6 +5,7 @@ what comes out does not depend on how many threads there are. The numba kernels 
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class _Task(DataSourceTask):
 @cache
 def use_threads(workers: int) -> None:
     """Let Daft use so many threads. It can be told once in a process; the results do not depend on it."""
+    # An error in a node is raised to us; Daft's own note of it would stand beside our sentence.
+    logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
     if daft.runners._get_runner() is None:
         daft.set_runner_native(num_threads=workers)
 
