@@ -105,17 +105,12 @@ def balance(routing: Routing, valid_T: Tensor | None, experts: Experts) -> tuple
     """
     z_T = routing.logit_TE.logsumexp(dim=-1).square()
     chosen_R = routing.expert_TK.flatten()
-    if valid_T is None:
-        tokens = z_T.new_tensor(len(z_T))
-        load_E = torch.bincount(chosen_R, minlength=experts.count)
-        mean_E, z = routing.prob_TE.mean(dim=0), z_T.mean()
-    else:
-        kept_T = valid_T.to(z_T.dtype)
-        tokens = kept_T.sum().clamp_min(1)
-        load_E = torch.bincount(chosen_R, kept_T.repeat_interleave(experts.top_k), minlength=experts.count).long()
-        mean_E, z = kept_T @ routing.prob_TE / tokens, (kept_T @ z_T) / tokens
+    kept_T = torch.ones_like(z_T) if valid_T is None else valid_T.to(z_T.dtype)
+    tokens = kept_T.sum().clamp_min(1)
+    load_E = kept_T.new_zeros(experts.count).scatter_add_(0, chosen_R, kept_T.repeat_interleave(experts.top_k))
+    mean_E, z = kept_T @ routing.prob_TE / tokens, (kept_T @ z_T) / tokens
     imbalance = experts.count * (load_E / (tokens * experts.top_k) * mean_E).sum()
-    return experts.balance_loss * imbalance + experts.z_loss * z / experts.top_k, load_E
+    return experts.balance_loss * imbalance + experts.z_loss * z / experts.top_k, load_E.long()
 
 
 class MixtureOfExperts(nn.Module):
@@ -133,9 +128,10 @@ class MixtureOfExperts(nn.Module):
         routing = self.router(x_TD)
         T, K = routing.expert_TK.shape
         chosen_R = routing.expert_TK.flatten()
-        order_R = chosen_R.argsort(stable=True)
+        sorted_R, order_R = chosen_R.sort(stable=True)
         place_R = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(T * K, device=order_R.device))
-        ends_E = torch.bincount(chosen_R, minlength=self.gate_up_EDH.shape[0]).cumsum(0).int()
+        experts_E = torch.arange(self.gate_up_EDH.shape[0], device=x_TD.device)
+        ends_E = torch.searchsorted(sorted_R, experts_E, right=True, out_int32=True)
         x_RD = x_TD.index_select(0, order_R // K)
         # decoding calls the kernel itself: an operator defined in Python costs tens of microseconds a call
         product = grouped_product if torch.is_grad_enabled() else _kernel

@@ -61,6 +61,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = No
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise RequestError(f"{folder / 'tokenizer.json'} is not a readable tokenizer ({_first_line(error)})") from error
+    tokenizer.encode_special_tokens = True  # text is text: no user's words may open or close a turn
     with torch.device("meta"):
         model = Transformer(network, vocab_size)
     model.to_empty(device=device)
