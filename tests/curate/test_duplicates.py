@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +33,15 @@ def shingles(text: str, n: int) -> set[tuple[str, ...]]:
     return {tuple(found[i : i + n]) for i in range(max(1, len(found) - n + 1))} if found else set()
 
 
-def jaccard(one: str, other: str, n: int = 5) -> float:
-    a, b = shingles(one, n), shingles(other, n)
-    return len(a & b) / len(a | b)
+@cache
+def hashed(text: str) -> frozenset[int]:
+    return frozenset(map(hash, shingles(text, 5)))
+
+
+def jaccard(one: str, other: str) -> float:
+    a, b = hashed(one), hashed(other)
+    common = len(a & b)
+    return common / (len(a) + len(b) - common)
 
 
 def table(texts: list[str], settings: NearDuplicates) -> np.ndarray:
@@ -71,7 +78,7 @@ def corpus(seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     vocabulary = [f"w{i}" for i in range(5000)]
     texts = []
-    for _ in range(120):
+    for _ in range(70):
         base = [draw.choice(vocabulary) for _ in range(draw.randint(60, 400))]
         texts.append(" ".join(base))
         for rate in (0.002, 0.01, 0.02, 0.04, 0.1):
@@ -85,7 +92,7 @@ def test_signatures_estimate_jaccard_similarity_as_theory_says() -> None:
     texts = corpus(1)[:200]
     found = table(texts, settings)
     errors = []
-    for i in range(0, 200):
+    for i in range(200):
         for j in range(i):
             exact = jaccard(texts[i], texts[j])
             if 0.3 < exact < 0.95:
@@ -109,7 +116,7 @@ def test_planted_near_duplicates_are_found_and_the_innocent_stay() -> None:
     precision = np.mean([exact[d, kept[d]] >= 0.7 for d in dropped])
     stays = set(np.flatnonzero(kept == np.arange(len(texts))).tolist())
     must = [d for d in range(len(texts)) if any(exact[d, j] >= 0.9 for j in range(d) if j in stays)]
-    assert len(must) > 50
+    assert len(must) > 30
     missed = stays.intersection(must)
     assert precision > 0.99
     assert len(missed) <= 0.03 * len(must)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassbox.curate.statistics import BULLETS, GENERATED, SENTENCE, STATISTICS, STOP_WORDS, TERMINAL, statistics
@@ -126,6 +126,7 @@ def test_real_files_give_the_plain_values() -> None:
     check([path.read_text(encoding="utf-8") for path in REAL])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("ab c\n.#…-{中É"), max_size=120), min_size=1, max_size=4))
 def test_any_text_gives_the_plain_values(texts: list[str]) -> None:
     check(texts)

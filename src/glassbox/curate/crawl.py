@@ -54,7 +54,7 @@ def run(config: CrawlStage, inputs: Inputs, workspace: Workspace) -> None:
                     url, body = page
                     _write_record(file, url, body)
                     count, size = count + 1, size + len(body)
-                    workspace.progress(count, config.pages or 0, f"{size / 1e6:.1f} MB")
+                    workspace.progress(count, config.pages or count, f"{size / 1e6:.1f} MB")
                     page = next(pages, None)
             number += 1
     if not count:
