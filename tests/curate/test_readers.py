@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from glassbox.curate.files import InputFile
 from glassbox.curate.readers import RAW_SCHEMA, Raw, batches, read
 from glassbox.curate.unpack import Damage, blocks
 from glassbox.errors import RequestError
 from glassbox.recipe.curation import Source
+from glassbox.recipe.files import InputFile
 
 
 def rows_of(path: Path, file_format: str, **settings: object) -> list[Raw]:

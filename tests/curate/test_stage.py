@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glassbox.curate.files import source_files
 from glassbox.curate.stage import run
 from glassbox.errors import Interrupted, RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.recipe.curation import CurateStage
+from glassbox.recipe.files import source_files
 
 SENTENCES = (
     "The {a} of the {b} was seen that morning by everyone who came to the {c}.",

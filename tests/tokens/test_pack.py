@@ -45,7 +45,7 @@ def test_rows_equal_brute_force(encoded):
         assert batch.ids[r].tolist() == ids + [0] * padding
         assert batch.labels[r].tolist() == labels + [NO_LABEL] * padding
         assert batch.positions[r].tolist() == positions + list(range(padding))
-        assert batch.documents[r].tolist() == documents + [len(row)] * padding
+        assert batch.documents[r].tolist() == documents + [-1] * padding
 
 
 def test_rows_are_well_filled():

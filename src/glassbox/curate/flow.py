@@ -26,10 +26,10 @@ from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
 from glassbox.curate import contamination, duplicates, extract, language, lines, readers
-from glassbox.curate.files import InputFile
 from glassbox.curate.statistics import statistics
 from glassbox.curate.words import gram_hashes, word_hashes
 from glassbox.recipe.curation import NearDuplicates, Source
+from glassbox.recipe.files import InputFile
 
 ROWS = 256
 """Documents a function is called with at a time."""

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glassbox.curate import warc
-from glassbox.curate.files import InputFile
 from glassbox.curate.unpack import Damage, blocks
 from glassbox.errors import RequestError
 from glassbox.recipe.curation import Source
+from glassbox.recipe.files import InputFile
 
 LARGEST = warc.LARGEST
 BATCH_ROWS, BATCH_BYTES = 512, 16_000_000

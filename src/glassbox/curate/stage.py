@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glassbox.curate import files, flow
+from glassbox.curate import flow
 from glassbox.curate.contamination import ProblemGrams, problem_grams
 from glassbox.curate.corpus import Corpus
 from glassbox.curate.duplicates import exact_copies, near_copies
@@ -31,6 +31,7 @@ from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import TEMPORARY, write_json, write_lines
 from glassbox.recipe.curation import CurateStage, Source
+from glassbox.recipe.files import files_of
 
 log = logging.getLogger("glassbox")
 
@@ -68,7 +69,7 @@ def _ingest(
     source: Source, pages: dict[str, Path], corpus: Corpus, skipped: list[dict[str, Any]], workspace: Workspace
 ) -> frozenset[int]:
     """Write the source's texts to staging; returns the hashes of its shared edge lines."""
-    inputs, left_out = files.files_of(source, pages)
+    inputs, left_out = files_of(source, pages)
     for folder in left_out:
         reason = f"folder left out: {folder.files} files, {folder.bytes} bytes"
         skipped.append({"source": source.name, "file": folder.origin, "offset": 0, "reason": reason})
@@ -82,7 +83,7 @@ def _ingest(
             good = batch.filter(pa.compute.equal(batch["skipped"], ""))
             corpus.count_read(source, good)
             writer.write_batch(good)
-            workspace.progress(corpus.read_documents(), 0, f"reading {source.name}")
+            workspace.progress(corpus.read_documents(), corpus.read_documents(), f"reading {source.name}")
             if source.edge_lines:
                 width = source.edge_lines.lines
                 found = [edge_hashes(text, width) for text in good["text"].to_pylist()]

@@ -175,7 +175,7 @@ def describe(config: EvaluateStage, problems: Sequence[dict[str, Any]], seed: in
         "exact_match": "chat format, no examples, one reply, final answer compared as a number",
         "exact_match_plain": "running text, no examples, one reply up to its first answer line, compared as a number",
         "bits_per_byte": "held-out documents, windows of the training context, first token of each piece not counted",
-        "sampling": config.sampling.model_dump(mode="json"),
+        "sampling": config.sampling.model_dump(mode="json", exclude={"batch"}),
         "confidence": config.confidence,
         "seed": seed,
         "problems": len(problems),

@@ -31,7 +31,7 @@ class RawHashes:
         self.cache = cache
         try:
             self.known: dict[str, list[Any]] = json.loads(cache.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             self.known = {}
 
     def __call__(self, files: list[Path]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except ValueError:
         raise IntegrityError(f"{folder / MANIFEST}: damaged, not readable as JSON") from None
     return manifest
 

@@ -16,14 +16,16 @@ from typing import Any
 import yaml
 
 from glassbox import __version__
-from glassbox.errors import RequestError
+from glassbox.errors import IntegrityError, RequestError
 from glassbox.ledger.hashing import MANIFEST, RawHashes, check_folder, digest, hash_file, read_manifest
 from glassbox.ledger.record import append_record, read_records
 from glassbox.ledger.writing import TEMPORARY, atomic_open
 from glassbox.recipe.base import identity
+from glassbox.recipe.files import raw_files, surroundings
 from glassbox.recipe.loading import build, parse
 from glassbox.recipe.schema import Recipe
 
+RAW_HASHES = ".raw-hashes.json"
 ATTEMPTS = ".attempts"
 """Folder of earlier attempts whose settings changed; `prune` empties it."""
 
@@ -49,8 +51,8 @@ def fingerprints(recipe: Recipe, raw: RawHashes) -> dict[str, str]:
                 "settings": identity(stage),
                 "seed": recipe.seed,
                 "inputs": [found[source] for source in stage.inputs],
-                "raw": raw(stage.raw_files()),
-                "surroundings": stage.surroundings(),
+                "raw": raw(raw_files(stage)),
+                "surroundings": surroundings(stage),
             }
         )
     return found
@@ -71,7 +73,7 @@ def machine_facts() -> dict[str, Any]:
 
 def stage_states(run: Path, recipe: Recipe) -> list[StageState]:
     """The state of every stage of the recipe in its run folder, in order."""
-    prints = fingerprints(recipe, RawHashes(run / ".raw-hashes.json"))
+    prints = fingerprints(recipe, RawHashes(run / RAW_HASHES))
     states = []
     for name in recipe.order():
         folder, drift = run / name, False
@@ -91,7 +93,7 @@ def read_attempt(folder: Path) -> dict[str, Any]:
     """`attempt.json` of a stage folder: the fingerprint and settings it was started with; empty if there is none."""
     try:
         attempt: dict[str, Any] = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}
     return attempt
 
@@ -116,7 +118,11 @@ def read_recipe(run: Path) -> Recipe:
     path = run / "recipe.yaml"
     if not path.exists():
         raise RequestError(f"{run}: no run here (no recipe.yaml); `glassbox run RECIPE` makes one")
-    data, lines = parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{path}: damaged, not UTF-8 text (byte {error.start})") from None
+    data, lines = parse(text, str(path))
     return build(data, lines, str(path))
 
 

@@ -1,7 +1,6 @@
 """Carry out a recipe: which stages are due, each in its own folder, sealed when done, every attempt on record."""
 
 import logging
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glassbox.errors import GlassboxError, Interrupted, RequestError
+from glassbox.ledger import usage
 from glassbox.ledger.hashing import MANIFEST, RawHashes, hash_file, read_manifest, seal
 from glassbox.ledger.record import append_record, read_records
 from glassbox.ledger.run import (
     ATTEMPTS,
+    RAW_HASHES,
     StageState,
     code_version,
     locked,
@@ -25,6 +26,7 @@ from glassbox.ledger.run import (
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.ledger.writing import TEMPORARY, write_json
 from glassbox.recipe.base import Stage
+from glassbox.recipe.files import raw_files
 from glassbox.recipe.schema import Recipe
 
 log = logging.getLogger("glassbox")
@@ -113,47 +115,38 @@ def _carry_out(
     earlier = _prepare(run, state, again=state.state == "finished" or name in fresh)
     workspace = Workspace(folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested)
     inputs = Inputs(tuple(Artefact(source, recipe.stages[source].gives, run / source) for source in stage.inputs))
-    watcher.stage(name, "resumed" if earlier else "started")
-    started, cpu = time.time(), _cpu_seconds()
-    outcome = "killed"
+    watcher.stage(name, "resumed" if earlier.seconds else "started")
+    meter = usage.start()
     try:
         function(stage, inputs, workspace)
-        outcome = "finished"
-    except Interrupted:
-        outcome = "interrupted"
+        _finish(run, state, stage, _cost(recipe, usage.since(meter, earlier)))
+    except BaseException as error:
+        event = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+        _note(run, state, event, _cost(recipe, usage.since(meter, earlier)))
+        if isinstance(error, GlassboxError) and not isinstance(error, Interrupted):
+            raise type(error)(f"stage '{name}': {error}") from error
+        # Not every library says "disk full" with an OSError.
+        if isinstance(error, OSError) or "No space left" in str(error):
+            where, what = getattr(error, "filename", None) or folder, getattr(error, "strerror", None) or error
+            raise GlassboxError(
+                f"stage '{name}': {where}: {what}; mend it and run the same command again, finished work is kept"
+            ) from error
         raise
-    except OSError as error:
-        outcome = "failed"
-        where = error.filename or folder
-        raise GlassboxError(
-            f"stage '{name}': {where}: {error.strerror or error}; mend it and run the same command again, "
-            "finished work is kept"
-        ) from error
-    except GlassboxError as error:
-        outcome = "failed"
-        raise type(error)(f"stage '{name}': {error}") from error
-    except Exception:
-        outcome = "failed"
-        raise
-    finally:
-        seconds = earlier + time.time() - started
-        cost = {
-            "seconds": round(seconds, 3),
-            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "energy_wh": round((_cpu_seconds() - cpu) * recipe.machine.watts / 3600, 4),
-            "cost_usd": round(seconds / 3600 * recipe.machine.price, 6),
-        }
-        if outcome == "finished":
-            _finish(run, recipe, state, stage, cost)
-            watcher.stage(name, "finished", seconds)
-        else:
-            _note_time(folder, seconds)
-            _try_record(run, {"event": outcome, "stage": name, "fingerprint": state.fingerprint, **cost})
+    watcher.stage(name, "finished", usage.since(meter, earlier).seconds)
 
 
-def _prepare(run: Path, state: StageState, again: bool) -> float:
-    """Make the stage's folder ready; returns the seconds that an interrupted attempt has already taken (0: none).
+def _cost(recipe: Recipe, used: usage.Usage) -> dict[str, Any]:
+    return {
+        "seconds": round(used.seconds, 3),
+        "cpu_seconds": round(used.cpu_seconds, 3),
+        "peak_memory_bytes": used.peak_memory_bytes,
+        "energy_wh": round(used.cpu_seconds * recipe.machine.watts / 3600, 4),
+        "cost_usd": round(used.seconds / 3600 * recipe.machine.price, 6),
+    }
+
+
+def _prepare(run: Path, state: StageState, again: bool) -> usage.Usage:
+    """Make the stage's folder ready; returns what an interrupted attempt that goes on has already used.
 
     A folder of other settings moves to `.attempts/`. One without checkpoints is emptied: such a stage starts anew.
     """
@@ -167,14 +160,17 @@ def _prepare(run: Path, state: StageState, again: bool) -> float:
     if folder.exists() and not resumed:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.rglob(f"{TEMPORARY}*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    seconds = float(attempt.get("seconds", 0.0)) if resumed else 0.0
-    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, "seconds": seconds})
-    return seconds
+    for leftover in list(folder.rglob(f"{TEMPORARY}*")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    used = usage.Usage(0.0, 0.0, 0)
+    if resumed:
+        used = usage.Usage(*(attempt.get(name, 0) for name in ("seconds", "cpu_seconds", "peak_memory_bytes")))
+    else:
+        write_json(folder / "attempt.json", {"fingerprint": state.fingerprint})
+    return used
 
 
-def _finish(run: Path, recipe: Recipe, state: StageState, stage: Stage, cost: dict[str, Any]) -> None:
+def _finish(run: Path, state: StageState, stage: Stage, cost: dict[str, Any]) -> None:
     folder = run / state.name
     write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, **cost})
     about = {
@@ -183,7 +179,7 @@ def _finish(run: Path, recipe: Recipe, state: StageState, stage: Stage, cost: di
         "gives": stage.gives,
         "fingerprint": state.fingerprint,
         "inputs": {source: read_attempt(run / source)["fingerprint"] for source in stage.inputs},
-        "raw": RawHashes(run / ".raw-hashes.json")(stage.raw_files()),
+        "raw": RawHashes(run / RAW_HASHES)(raw_files(stage)),
         "code": code_version(),
     }
     seal(folder, about)
@@ -217,23 +213,10 @@ def _record_missed(run: Path, recipe: Recipe) -> None:
             _record_finished(run, name)
 
 
-def _note_time(folder: Path, seconds: float) -> None:
-    attempt = read_attempt(folder)
+def _note(run: Path, state: StageState, event: str, cost: dict[str, Any]) -> None:
+    """Keep what a broken-off attempt has used; on a full disk the failure itself is the message that matters."""
     try:
-        write_json(folder / "attempt.json", {**attempt, "seconds": seconds})
+        write_json(run / state.name / "attempt.json", {"fingerprint": state.fingerprint, **cost})
+        append_record(run, {"event": event, "stage": state.name, "fingerprint": state.fingerprint, **cost})
     except OSError as error:
-        log.warning("%s: could not note the time spent (%s)", folder, error)
-
-
-def _try_record(run: Path, record: dict[str, Any]) -> None:
-    """Record a failed attempt; on a full disk the failure itself is the message that matters."""
-    try:
-        append_record(run, record)
-    except OSError as error:
-        log.warning("%s: could not write the record (%s)", run, error)
-
-
-def _cpu_seconds() -> float:
-    """CPU seconds of this process and its finished children."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+        log.warning("%s: could not record that stage '%s' was %s (%s)", run, state.name, event, error)

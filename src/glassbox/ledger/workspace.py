@@ -88,9 +88,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a stage's metrics stream; a torn last line (a kill while writing) is left out."""
     path = folder / "metrics.jsonl"
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             break
     return rows

@@ -1,6 +1,5 @@
 """The two bases of every recipe class: `Settings` (strict, described, immutable) and `Stage` (a node of the graph)."""
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -33,14 +32,6 @@ class Stage(Settings):
     """What the stage does; the other settings follow from it."""
     inputs: Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(alias="from")] = ()
     """Names of the stages whose artefacts this one takes (a name or a list of names)."""
-
-    def raw_files(self) -> list[Path]:
-        """Files from outside the run that the stage reads; their hashes enter its fingerprint."""
-        return []
-
-    def surroundings(self) -> dict[str, str]:
-        """Facts of the machine that decide the result, such as the version of Python whose pages are crawled."""
-        return {}
 
 
 def identity(settings: BaseModel) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class Source(Settings):
     edge_lines: EdgeLines | None = None
     """Cut shared head and foot lines; default none."""
     lines: Names = ()
-    """Line rules: repeated (asked first, whatever its place), then in the order given any of long_word, javascript, policy, terminal, few_words, upper_case, digits, counter,
-    bare_path."""
+    """Line rules: repeated (asked first, whatever its place), then in the order given any of long_word, javascript,
+    policy, terminal, few_words, upper_case, digits, counter, bare_path."""
     rules: Names = ()
     """Rule sets, in this order: gopher_quality, gopher_repetition, c4, fineweb, code, reference."""
     thresholds: dict[str, float] = Field(default={})

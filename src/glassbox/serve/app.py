@@ -66,7 +66,6 @@ def create_app(
 ) -> FastAPI:
     """The application for a loaded model: decodes `slots` replies side by side while its lifespan runs."""
     limits = limits or Limits()
-    loaded.tokenizer.encode_special_tokens = True  # what clients write is text: it must not open or close a turn
     worker = Worker(Engine(loaded.model, slots=slots, capacity=loaded.context), slots, limits.waiting)
     service = Service(name, loaded, token_bytes(loaded.tokenizer), worker, limits, protocol.now())
 

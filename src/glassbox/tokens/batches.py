@@ -20,6 +20,7 @@ from glassbox.tokens.shards import TokenFolder, TokenShards
 from glassbox.tokens.tokenizer import byte_lengths, decode, load_tokenizer
 
 NO_LABEL = -100
+PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Batch:
     positions: NDArray[np.int64]
     """Position in the document, from 0."""
     documents: NDArray[np.int64]
-    """Which document of its row a token belongs to; padding has a number of its own."""
+    """Which document of its row a token belongs to; padding belongs to none, -1."""
 
 
 @dataclass(frozen=True)
@@ -185,15 +186,18 @@ def _stack(places: Sequence[tuple[TokenShards, int, int]], context: int, pad_id:
         starts[row, _piece_starts(shard, first, stop)] = True
         starts[row, stop - first : stop - first + 1] = True
         filled[row, : stop - first] = True
-    return packed(ids, starts, filled)
+    return packed(ids, starts, filled, filled)
 
 
-def packed(ids: NDArray[np.int64], starts: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> Batch:
-    """A batch from ids, where pieces (and padding) start, and which tokens may carry a label, all (rows, context)."""
+def packed(
+    ids: NDArray[np.int64], starts: NDArray[np.bool_], labelled: NDArray[np.bool_], filled: NDArray[np.bool_]
+) -> Batch:
+    """A batch from ids, where pieces (and padding) start, which tokens may carry a label, and which are no padding,
+    all (rows, context)."""
     column = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
     positions = column - np.maximum.accumulate(np.where(starts, column, 0), axis=1)
     labels = np.where(labelled & ~starts, ids, NO_LABEL)
-    return Batch(ids, labels, positions, np.cumsum(starts, axis=1) - 1)
+    return Batch(ids, labels, positions, np.where(filled, np.cumsum(starts, axis=1) - 1, PADDING))
 
 
 def _piece_starts(shard: TokenShards, first: int, stop: int) -> NDArray[np.int64]:

@@ -39,6 +39,7 @@ def rows_to_batch(encoded: Sequence[Encoded], rows: Sequence[Sequence[int]], con
     ids = np.full((len(rows), context), pad_id, dtype=np.int64)
     starts = np.zeros(ids.shape, dtype=bool)
     trained = np.zeros(ids.shape, dtype=bool)
+    filled = np.zeros(ids.shape, dtype=bool)
     for row, numbers in enumerate(rows):
         place = 0
         for number in numbers:
@@ -46,6 +47,7 @@ def rows_to_batch(encoded: Sequence[Encoded], rows: Sequence[Sequence[int]], con
             ids[row, place : place + len(tokens)] = tokens
             trained[row, place : place + len(tokens)] = mask
             starts[row, place] = True
+            filled[row, place : place + len(tokens)] = True
             place += len(tokens)
-        starts[row, place : place + 1] = True  # padding is a document of its own
-    return packed(ids, starts, trained)
+        starts[row, place : place + 1] = True  # padding has positions of its own
+    return packed(ids, starts, trained, filled)

@@ -1,55 +1,26 @@
 """Which files a source names, in a fixed order, and the names documents carry as their origin."""
 
+import platform
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from glassbox.errors import RequestError
-from glassbox.recipe.curation import CurateStage, Source
+from glassbox.recipe.base import Stage
+from glassbox.recipe.curation import CrawlStage, CurateStage, Source
 
+CODE_ENDINGS = (
+    *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".jsx"),
+    *(".ts", ".tsx", ".rb", ".php", ".cs", ".swift", ".lua", ".pl", ".r", ".jl", ".hs", ".ml", ".ex", ".sh", ".sql"),
+)
 ENDINGS: dict[str, tuple[str, ...]] = {
     "warc": (".warc", ".warc.gz"),
     "html": (".html", ".htm", ".xhtml"),
     "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson"),
     "parquet": (".parquet",),
     "text": (".txt", ".md", ".rst", ".tex"),
-    "code": (
-        *(
-            ".py",
-            ".pyi",
-            ".c",
-            ".h",
-            ".cc",
-            ".cpp",
-            ".hpp",
-            ".cu",
-            ".rs",
-            ".go",
-            ".java",
-            ".kt",
-            ".scala",
-            ".js",
-            ".jsx",
-        ),
-        *(
-            ".ts",
-            ".tsx",
-            ".rb",
-            ".php",
-            ".cs",
-            ".swift",
-            ".lua",
-            ".pl",
-            ".r",
-            ".jl",
-            ".hs",
-            ".ml",
-            ".ex",
-            ".sh",
-            ".sql",
-        ),
-    ),
+    "code": CODE_ENDINGS,
 }
 """What a folder is searched for. A file that is named itself is read whatever its ending."""
 STDLIB_LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test")
@@ -71,6 +42,16 @@ class LeftOut:
     origin: str
     files: int
     bytes: int
+
+
+def raw_files(stage: Stage) -> list[Path]:
+    """Files from outside the run that a stage reads, sorted; their hashes enter its fingerprint."""
+    return source_files(stage) if isinstance(stage, CurateStage) else []
+
+
+def surroundings(stage: Stage) -> dict[str, str]:
+    """Facts of the machine that decide a stage's result: the version of Python whose pages are crawled."""
+    return {"python": platform.python_version()} if isinstance(stage, CrawlStage) else {}
 
 
 def source_files(config: CurateStage) -> list[Path]:
