@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tests.tiny import tiny_loaded, tiny_problems
 
 from glassbox.align import dpo
 from glassbox.errors import RequestError
@@ -16,6 +15,7 @@ from glassbox.ledger.writing import write_lines
 from glassbox.recipe.training import DpoStage, Optimizer, Sampling
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE
+from tests.tiny import tiny_loaded, tiny_problems
 
 
 def reply(text: str, ids: list[int]) -> Reply:

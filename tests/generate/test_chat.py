@@ -1,13 +1,13 @@
 """The terminal chat: streamed text, kept and forgotten turns, the same conversation twice."""
 
 import pytest
-from tests.tiny import tiny_loaded
 
 from glassbox.errors import RequestError
 from glassbox.generate.chat import ChatSession
 from glassbox.generate.engine import Engine, Request
 from glassbox.generate.replies import chat_prompt, stop_ids
 from glassbox.tokens.tokenizer import decode
+from tests.tiny import tiny_loaded
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import tiny_loaded, tiny_problems
 
 from glassbox.generate.replies import Reply
 from glassbox.judge.verify import Verdict
@@ -17,6 +16,7 @@ from glassbox.recipe.training import GrpoStage, Optimizer, Sampling
 from glassbox.reinforce.stage import completion_rows, prompt_indices, rollout, rollout_metrics
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE
+from tests.tiny import tiny_loaded, tiny_problems
 
 
 def test_a_pass_asks_every_problem_once_in_a_new_order() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.conftest import HOSTILE, KINDS, MODELS, broken_off, build_run, edit_json
 
 from glassbox.errors import GlassboxError, RequestError
 from glassbox.report.format import duration, size
 from glassbox.report.page import write_report
+from tests.report.conftest import HOSTILE, KINDS, MODELS, broken_off, build_run, edit_json
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -18,8 +18,6 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from tests.serve.asking import QUESTION, until
-from tests.serve.conftest import CONTEXT, ScriptedEngine
 
 from glassbox import __version__
 from glassbox.errors import RequestError
@@ -28,6 +26,8 @@ from glassbox.generate.replies import chat_prompt, stop_ids
 from glassbox.model.folder import save_model
 from glassbox.serve import app as serving
 from glassbox.tokens.chat import encode_chat
+from tests.serve.asking import QUESTION, until
+from tests.serve.conftest import CONTEXT, ScriptedEngine
 
 PAUSE = 0.01
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tests.serve.asking import QUESTION, chat, chunks, refusal, said, until
 
 from glassbox.generate.engine import Engine, Request
 from glassbox.generate.replies import chat_prompt, stop_ids
 from glassbox.generate.score import logprobs
 from glassbox.tokens.chat import encode_chat
 from glassbox.tokens.tokenizer import decode, token_bytes
+from tests.serve.asking import QUESTION, chat, chunks, refusal, said, until
 
 
 def test_a_reply_has_every_field_that_openai_clients_read(client, loaded):

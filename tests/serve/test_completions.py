@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.serve.asking import chunks, complete, refusal
 
 from glassbox.generate.score import logprobs
 from glassbox.tokens.tokenizer import END_OF_TEXT, decode, encode, special_id, token_bytes
+from tests.serve.asking import chunks, complete, refusal
 
 
 def test_text_and_its_ids_are_continued_alike(client, loaded):

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.serve.asking import QUESTION, chat, chunks, complete, refusal, until
 
 from glassbox.serve.app import create_app
 from glassbox.serve.guard import Limits
+from tests.serve.asking import QUESTION, chat, chunks, complete, refusal, until
 
 WRONG = [
     ({"temperature": "hot"}, "temperature"),

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.tokens.conftest import document, write_documents
 
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
@@ -15,6 +14,7 @@ from glassbox.tokens import tokenize_stage, tokenizer_stage
 from glassbox.tokens.documents import share_of, text_bytes
 from glassbox.tokens.shards import TokenFolder, dtype_for
 from glassbox.tokens.tokenizer import decode
+from tests.tokens.conftest import document, write_documents
 
 
 def read_back(tokens_folder, tokenizer, source, split):

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.train.conftest import build
 
 from glassbox.errors import GlassboxError
 from glassbox.recipe.training import Optimizer
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.optimizer import build_adamw
+from tests.train.conftest import build
 
 
 def trained(seed: int, updates: int):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.train.conftest import VOCABULARY, build, counting_rows
 
 from glassbox.train.evaluation import bits_per_byte, logprobs_of_labels
 from glassbox.train.rows import to_rows
+from tests.train.conftest import VOCABULARY, build, counting_rows
 
 
 def test_bits_per_byte_is_summed_over_batches():

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.train.conftest import VOCABULARY, build, counting_rows
 
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
@@ -20,6 +19,7 @@ from glassbox.train.evaluation import summed_nats
 from glassbox.train.loop import accumulate, compile_blocks, fit
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
+from tests.train.conftest import VOCABULARY, build, counting_rows
 
 
 def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, stop_at: int | None = None, **settings):

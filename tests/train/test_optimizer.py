@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.train.conftest import build
 
 from glassbox.recipe.training import Optimizer
 from glassbox.train.optimizer import build_adamw
+from tests.train.conftest import build
 
 
 @pytest.mark.parametrize("tie", [False, True])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import write_notes
 
 from glassbox.errors import Interrupted
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
@@ -19,6 +18,7 @@ from glassbox.tokens.tokenize_stage import Shards
 from glassbox.tokens.tokenizer import train_tokenizer
 from glassbox.train.pretrain import run
 from glassbox.train.rows import to_rows
+from tests.tiny import write_notes
 
 
 @pytest.fixture(scope="module")
