@@ -71,6 +71,11 @@ class Network(Settings):
             raise ValueError(f"kv_heads {self.attention.kv_heads} must divide heads {self.attention.heads}")
         if self.attention.head_dim is None and self.dim % self.attention.heads:
             raise ValueError(f"heads {self.attention.heads} must divide dim {self.dim}, or give head_dim")
+        if self.experts is not None and (self.dim % 8 or self.experts.hidden % 8):
+            raise ValueError(
+                f"with experts, dim {self.dim} and experts.hidden {self.experts.hidden} must be multiples of 8 "
+                "(rows of 16 bytes in bf16, which the grouped product needs)"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even for rotary positions")
         return self
