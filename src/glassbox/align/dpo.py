@@ -58,6 +58,7 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
+        router_losses=False,
         denominator=row_count,
     )
     finish(workspace, loaded, progress, source, counts)

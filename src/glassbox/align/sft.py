@@ -50,6 +50,7 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
+        router_losses=False,
     )
     about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}
     finish(workspace, loaded, progress, source, about)

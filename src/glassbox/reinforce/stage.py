@@ -42,6 +42,7 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
+        router_losses=False,
         denominator=denominator(config.objective),
     )
     about = {"prompts": config.prompts * config.steps, "completions": config.prompts * config.steps * config.group}

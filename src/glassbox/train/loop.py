@@ -51,12 +51,15 @@ def fit(
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
     evaluate: Callable[[], dict[str, float]] | None = None,
+    router_losses: bool = True,
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
     `batch_at(step)` gives all rows of a step (see `rows.py`) and is called when their turn comes, so it may use the
     model as it then is. `denominator(rows)` is what the step's summed loss is divided by, counted over the whole step:
     the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream.
+    Without `router_losses` a mixture of experts is trained on the objective alone, as OLMoE is after pretraining
+    (arXiv:2409.02060, section 4.3); they are measured all the same.
 
     Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
     """
@@ -73,7 +76,7 @@ def fit(
     while progress.step < steps:
         started = time.perf_counter()
         rows = to_rows(batch_at(progress.step))
-        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows)
+        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, router_losses)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
         loss, grad_norm = float(result.loss), float(norm)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -136,7 +139,14 @@ class StepResult:
     """Positions computed, padding included."""
 
 
-def accumulate(model: Transformer, rows: Rows, objective: Objective, denominator: float, micro_rows: int) -> StepResult:
+def accumulate(
+    model: Transformer,
+    rows: Rows,
+    objective: Objective,
+    denominator: float,
+    micro_rows: int,
+    router_losses: bool = True,
+) -> StepResult:
     """Add the gradient of (sum of the objective / denominator + router losses) to the parameters.
 
     One micro-batch is in memory at a time. Router losses are means over a micro-batch's tokens, so they enter with the
@@ -150,7 +160,7 @@ def accumulate(model: Transformer, rows: Rows, objective: Objective, denominator
         output = forward(model, micro)
         loss, metrics = objective(output, model.head_VD, micro)
         router_loss = output.aux * (real_tokens(micro) / tokens)
-        (loss / denominator + router_loss).backward()
+        (loss / denominator + (router_loss if router_losses else 0.0)).backward()
         sums = {"loss": loss / denominator} | {name: value / denominator for name, value in metrics.items()}
         if output.load_LE is not None:
             sums["router_loss"] = router_loss
