@@ -210,3 +210,16 @@ def test_stage_writes_both_splits_and_reads_them_back(tmp_path):
     problems = [Problem(**row) for row in stage.read_problems(tmp_path, "train")]
     assert problems == list(islice(generate(config.kinds, 50, 4, "train"), 50))
     assert len(list(stage.read_problems(tmp_path, "held_out"))) == 20
+
+
+def test_bare_solutions_are_that_share_and_the_same_problems():
+    kinds = [ProblemKind(kind="addition"), ProblemKind(kind="buying")]
+    worked = list(generate(kinds, 1000, 1, "train"))
+    mixed = list(generate(kinds, 1000, 1, "train", bare=0.3))
+    assert [problem.question for problem in mixed] == [problem.question for problem in worked]
+    bare = [problem for problem in mixed if "\n" not in problem.solution]
+    assert 0.25 < len(bare) / len(mixed) < 0.35
+    assert all(problem.solution == f"#### {problem.answer}" for problem in bare)
+    assert {problem.solution for problem in mixed} - {problem.solution for problem in bare} <= {
+        problem.solution for problem in worked
+    }

@@ -35,15 +35,17 @@ class Problem:
     answer: str
 
 
-def generate(kinds: Sequence[ProblemKind], count: int, seed: int, split: Split) -> Iterator[Problem]:
+def generate(kinds: Sequence[ProblemKind], count: int, seed: int, split: Split, bare: float = 0.0) -> Iterator[Problem]:
     """`count` different problems of one split, the kinds interleaved evenly by weight.
 
     A pure function of its arguments; with the same seed, a smaller count gives the same problems of each kind from the
-    front. Raises RequestError when a kind's range holds too few different problems.
+    front. A share of `bare` has the answer alone for a solution. Raises RequestError when a kind's range holds too few
+    different problems.
     """
     seen: set[str] = set()
     streams = [
-        _stream(kind, Random(f"problems/{seed}/{split}/{n}/{kind.kind}"), split, seen) for n, kind in enumerate(kinds)
+        _stream(kind, Random(f"problems/{seed}/{split}/{n}/{kind.kind}"), split, seen, bare)
+        for n, kind in enumerate(kinds)
     ]
     shares = [kind.weight / sum(other.weight for other in kinds) for kind in kinds]
     drawn = [0] * len(kinds)
@@ -70,7 +72,7 @@ def _digest(kind: str, operands: Operands) -> str:
     return hashlib.blake2b(text.encode(), key=b"glassbox problems", digest_size=16).hexdigest()
 
 
-def _stream(kind: ProblemKind, rng: Random, split: Split, seen: set[str]) -> Iterator[Problem]:
+def _stream(kind: ProblemKind, rng: Random, split: Split, seen: set[str], bare: float) -> Iterator[Problem]:
     """New problems of one kind until `PATIENCE` draws in a row bring none."""
     made = EVERY_KIND[kind.kind]
     low, high = _range(kind)
@@ -84,7 +86,7 @@ def _stream(kind: ProblemKind, rng: Random, split: Split, seen: set[str]) -> Ite
         if digest not in seen:
             seen.add(digest)
             fruitless = 0
-            yield _problem(kind.kind, digest, made.write(rng, operands))
+            yield _problem(kind.kind, digest, made.write(rng, operands), bare)
 
 
 def _range(kind: ProblemKind) -> tuple[int, int]:
@@ -96,6 +98,8 @@ def _range(kind: ProblemKind) -> tuple[int, int]:
     return low, high
 
 
-def _problem(kind: str, digest: str, written: Written) -> Problem:
-    solution = "\n".join([*written.lines, f"#### {written.answer}"])
+def _problem(kind: str, digest: str, written: Written, bare: float) -> Problem:
+    """Whether the work is left out follows from the problem alone, like its split but from other bits of its hash."""
+    lines = [] if int(digest[16:], 16) < bare * 2**64 else written.lines
+    solution = "\n".join([*lines, f"#### {written.answer}"])
     return Problem(f"{kind}-{digest[16:]}", kind, written.question, solution, str(written.answer))

@@ -18,7 +18,7 @@ def run(config: ProblemsStage, inputs: Inputs, workspace: Workspace) -> None:
     counts: list[tuple[Split, int]] = [("train", config.train), ("held_out", config.held_out)]
     for done, (split, count) in enumerate(counts):
         workspace.progress(done, len(counts), split)
-        problems = generate(config.kinds, count, workspace.seed, split)
+        problems = generate(config.kinds, count, workspace.seed, split, config.bare)
         write_lines(workspace.path(f"{split}.jsonl"), (asdict(problem) for problem in problems))
     workspace.progress(len(counts), len(counts))
 

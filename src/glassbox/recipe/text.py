@@ -54,6 +54,9 @@ class ProblemsStage(Stage):
     """Problems to train on."""
     held_out: int = Field(gt=0)
     """Problems to evaluate on; never shown in training."""
+    bare: float = Field(default=0.0, ge=0, le=1)
+    """Share of the solutions that give the answer without the work, as much human-written data does: a model that has
+    learnt both ways has something to find out by reinforcement."""
     kinds: tuple[ProblemKind, ...] = Field(default_factory=_every_kind, min_length=1)
     """The kinds to draw from, with ranges and weights; default: every kind with its own range."""
 
