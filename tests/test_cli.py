@@ -119,5 +119,9 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
     content[-5] ^= 4
     weights.write_bytes(bytes(content))
 
-    done = json.loads(glassbox("run", str(recipe), "sft.optimizer.lr=0.004", "--json").splitlines()[-1] or "null")
-    assert done is not None
+    done = json.loads(glassbox("run", str(recipe), "sft.optimizer.lr=0.004", "--json"))["done"]
+    assert done == ["sft", "rl", "scores"]
+    assert len(list((run / ".attempts").iterdir())) == 3
+    glassbox("prune", "tiny")
+    assert not (run / ".attempts").exists()
+    assert "nothing to do" in glassbox("run", str(recipe), "sft.optimizer.lr=0.004")

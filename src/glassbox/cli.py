@@ -56,7 +56,7 @@ def run(
         return
     device = pick_device(loaded.machine.device)
     os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
-    with stop_on_signal() as stop, watching() as watcher:
+    with stop_on_signal() as stop, watching(err if as_json else out) as watcher:
         done = execute(loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop)
         if done or not (folder / "report.html").exists():
             _write_report(folder)

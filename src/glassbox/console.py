@@ -22,8 +22,8 @@ MARKS = {"unchanged": "=", "started": ">", "resumed": ">", "finished": "+"}
 class StageWatcher:
     """Shows stages and their progress (a `glassbox.ledger.runner.Watcher`)."""
 
-    def __init__(self, progress: Progress | None):
-        self.bar = progress
+    def __init__(self, console: Console, progress: Progress | None):
+        self.console, self.bar = console, progress
         self.task: TaskID | None = None
         self.name = ""
         self.last_line = 0.0
@@ -39,7 +39,7 @@ class StageWatcher:
                 self.task = self.bar.add_task(name, total=None, note="")
         took = f"  {duration(seconds)}" if seconds else ""
         if not self.bar or state not in ("started", "resumed"):
-            (self.bar.console if self.bar else out).print(f"{MARKS[state]} {name:<12} {state}{took}")
+            self.console.print(f"{MARKS[state]} {name:<12} {state}{took}")
 
     def progress(self, done: float, total: float, note: str) -> None:
         if self.bar and self.task is not None:
@@ -47,14 +47,14 @@ class StageWatcher:
         elif time.monotonic() - self.last_line >= PLAIN_EVERY:
             self.last_line = time.monotonic()
             left = (time.monotonic() - self.started) * (total - done) / done if done else 0.0
-            out.print(f"  {self.name:<12} {done:,.0f}/{total:,.0f}  {note}  {duration(left)} left")
+            self.console.print(f"  {self.name:<12} {done:,.0f}/{total:,.0f}  {note}  {duration(left)} left")
 
 
 @contextmanager
-def watching() -> Iterator[StageWatcher]:
-    """A watcher for the length of a run."""
-    if not out.is_terminal:
-        yield StageWatcher(None)
+def watching(console: Console) -> Iterator[StageWatcher]:
+    """A watcher for the length of a run, which writes to `console`."""
+    if not console.is_terminal:
+        yield StageWatcher(console, None)
         return
     columns = (
         TextColumn("> {task.description:<12}"),
@@ -64,8 +64,8 @@ def watching() -> Iterator[StageWatcher]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=out, transient=True) as progress:
-        yield StageWatcher(progress)
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield StageWatcher(console, progress)
 
 
 @contextmanager
