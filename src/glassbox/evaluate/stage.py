@@ -161,12 +161,21 @@ def held_out_sources(tokens_folder: Path) -> list[str]:
 
 
 def baseline_scores(tokens_folder: Path, context: int) -> dict[str, dict[str, float]]:
-    """What bits per byte are to be compared with, by baseline and source, on the very same tokens."""
-    sources = held_out_sources(tokens_folder)
-    return {
-        "bigram": {source: bigram_bits_per_byte(tokens_folder, source, context) for source in sources},
-        "xz": {source: xz_bits_per_byte(tokens_folder, source, context) for source in sources},
+    """What bits per byte are to be compared with, by baseline and source (and "all"), on the very same tokens."""
+    measures = {"bigram": bigram_bits_per_byte, "xz": xz_bits_per_byte}
+    text_bytes = {
+        source: sum(size for _, size in held_out_rows(tokens_folder, source, context))
+        for source in held_out_sources(tokens_folder)
     }
+    scores = {
+        name: {source: measure(tokens_folder, source, context) for source, size in text_bytes.items() if size}
+        for name, measure in measures.items()
+    }
+    for by_source in scores.values():
+        if by_source:
+            bits = sum(value * text_bytes[source] for source, value in by_source.items())
+            by_source["all"] = bits / sum(text_bytes[source] for source in by_source)
+    return scores
 
 
 def describe(config: EvaluateStage, problems: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
