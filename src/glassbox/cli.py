@@ -12,12 +12,13 @@ import typer
 from rich.table import Table
 
 from glassbox import __version__
-from glassbox.console import duration, err, out, size, stdin_is_terminal, stop_on_signal, watching
+from glassbox.console import err, out, stdin_is_terminal, stop_on_signal, watching
 from glassbox.errors import GlassboxError, IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
 from glassbox.recipe.loading import load_recipe
 from glassbox.recipe.schema import json_schema
+from glassbox.report.format import duration, size
 from glassbox.stages import STAGES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__ and None)
@@ -65,6 +66,7 @@ def run(
     elif not done:
         out.print(f"nothing to do: every stage of {folder} is finished and unchanged")
     else:
+        _print_scores(folder)
         out.print(f"done: {len(done)} stage(s); report: {folder / 'report.html'}; chat: glassbox chat {loaded.name}")
 
 
@@ -276,6 +278,15 @@ def _write_report(folder: Path) -> Path:
     from glassbox.report.page import write_report
 
     return write_report(folder)
+
+
+def _print_scores(folder: Path) -> None:
+    from glassbox.report.scores import score_rows
+
+    rows = score_rows(folder)
+    if rows:
+        out.print()
+        _print_rows(rows[0], list(rows[1:]), False)
 
 
 def _typed() -> Iterable[str]:

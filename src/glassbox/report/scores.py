@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows
+from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows, read_run
 from glassbox.report.charts import Dot, dot_chart
 from glassbox.report.conversations import WAYS, Conversation, conversations
 from glassbox.report.format import count, excerpt, is_number, percent
@@ -135,6 +136,31 @@ def evaluation(facts: RunFacts, stage: StageFacts) -> Evaluation | None:
         bits_protocol=protocol_parts(protocol, BITS),
         conversations=conversations(samples, models),
     )
+
+
+def score_rows(run: Path) -> list[tuple[str, ...]]:
+    """The scores of a run's last finished evaluate stage as lines of text, a header first; empty if it has none."""
+    facts = read_run(run)
+    found = [result for stage in facts.kinds("evaluate") if (result := evaluation(facts, stage))]
+    if not found:
+        return []
+    last = found[-1]
+    shown = last.bits_shown
+    rows = [
+        (
+            "model",
+            *(accuracy.title for accuracy in last.accuracy),
+            *([f"bits per byte, {shown.title}"] if shown else []),
+        )
+    ]
+    for place, model in enumerate(last.models):
+        accuracies = [accuracy.scores[place] for accuracy in last.accuracy]
+        cells = [f"{score.percent} ({score.percents})" if score else "" for score in accuracies]
+        bits = shown.scores[place] if shown else None
+        rows.append((model.name, *cells, *([f"{bits.bits} ({bits.interval})" if bits else ""] if shown else [])))
+    for name, value in zip(last.baselines, shown.baselines if shown else [], strict=True) if shown else []:
+        rows.append((name, *[""] * len(last.accuracy), f"{value:.3f}" if value is not None else ""))
+    return rows
 
 
 def protocol_parts(protocol: dict[str, Any], metric: str) -> list[str]:
