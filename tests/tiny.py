@@ -31,14 +31,14 @@ stages:
       experts: {count: 4, top_k: 2, hidden: 32, normalise: true}
       tie_embeddings: true
     phases:
-      - {name: broad, steps: 6, context: 64, rows: 4, mixture: {notes: 0.5, problems: 0.5}}
-      - {name: reasoning, steps: 6, context: 128, rows: 4, mixture: {problems: 1.0}}
+      - {name: broad, steps: 20, context: 64, rows: 4, mixture: {notes: 0.5, problems: 0.5}}
+      - {name: reasoning, steps: 20, context: 128, rows: 4, mixture: {problems: 1.0}}
     optimizer: {lr: 5.0e-3}
     loop: {checkpoint_every: 2, log_every: 2, evaluate_every: 6, micro_rows: 2}
   sft:
     kind: sft
     from: [base, problems]
-    epochs: 2
+    epochs: 4
     context: 128
     rows: 16
     optimizer: {lr: 5.0e-3}
@@ -46,7 +46,7 @@ stages:
   rl:
     kind: grpo
     from: [sft, problems]
-    steps: 4
+    steps: 8
     prompts: 4
     group: 4
     sampling: {max_new_tokens: 24, batch: 8}

@@ -16,7 +16,9 @@ def every_field() -> list[str]:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__.startswith("glassbox.recipe")
     }
-    return sorted(f"{one.__name__}.{field.alias or name}" for one in classes for name, field in one.model_fields.items())
+    return sorted(
+        f"{one.__name__}.{field.alias or name}" for one in classes for name, field in one.model_fields.items()
+    )
 
 
 def test_fields_are_those_on_the_list() -> None:
