@@ -68,7 +68,7 @@ def code_version() -> str:
 
 def machine_facts() -> dict[str, Any]:
     """What the run's records say of the machine."""
-    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+    return {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "cores": os.cpu_count()}
 
 
 def stage_states(run: Path, recipe: Recipe) -> list[StageState]:
