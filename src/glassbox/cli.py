@@ -75,11 +75,13 @@ def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> 
     """Where each stage of a run stands, what it took, and whether the code has changed since."""
     folder = runs_.run_folder(run, runs)
     rows = []
+    working = runs_.is_locked(folder)
     for state in runs_.stage_states(folder, runs_.read_recipe(folder)):
+        name = "running" if working and state.state == "interrupted" else state.state
         attempt = runs_.read_attempt(folder / state.name)
         took = duration(attempt["seconds"]) if attempt.get("seconds") else ""
         memory = size(attempt["peak_memory_bytes"]) if "peak_memory_bytes" in attempt else ""
-        rows.append((state.name, state.state, took, memory, "other code version" if state.drift else ""))
+        rows.append((state.name, name, took, memory, "other code version" if state.drift else ""))
     _print_rows(("stage", "state", "time", "peak memory", "drift"), rows, as_json)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from glassbox.errors import GlassboxError, IntegrityError, Interrupted, RequestError
 from glassbox.ledger.record import read_records
-from glassbox.ledger.run import locked, prune, read_manifest, run_folder, stage_states, verify
+from glassbox.ledger.run import is_locked, locked, prune, read_manifest, run_folder, stage_states, verify
 from glassbox.ledger.runner import Selection, StageFunction, due_stages, execute
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.base import Stage
@@ -200,3 +200,10 @@ def test_records_tell_cost_and_lineage(tmp_path: Path, recipe: Callable[..., Rec
     assert [Path(file).name for file in manifest["raw"]] == ["note.txt"]
     with pytest.raises(RequestError, match=r"'other' is no run .*runs: run"):
         run_folder("other", tmp_path)
+
+
+def test_a_run_that_is_worked_on_shows(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with locked(run):
+        assert is_locked(run)
+    assert not is_locked(run)

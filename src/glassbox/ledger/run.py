@@ -26,6 +26,7 @@ from glassbox.recipe.loading import build, parse
 from glassbox.recipe.schema import Recipe
 
 RAW_HASHES = ".raw-hashes.json"
+LOCK = ".lock"
 ATTEMPTS = ".attempts"
 """Folder of earlier attempts whose settings changed; `prune` empties it."""
 
@@ -68,7 +69,11 @@ def code_version() -> str:
 
 def machine_facts() -> dict[str, Any]:
     """What the run's records say of the machine."""
-    return {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "cores": os.cpu_count()}
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
 
 
 def stage_states(run: Path, recipe: Recipe) -> list[StageState]:
@@ -179,7 +184,7 @@ def prune(run: Path) -> int:
 def locked(run: Path) -> Iterator[None]:
     """Hold the run's folder for this process. Raises RequestError if another process works on it."""
     run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("a") as file:
+    with (run / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -212,6 +217,16 @@ def run_folder(spec: str, runs: Path) -> Path:
             return folder
     known = sorted(path.parent.name for path in runs.glob("*/recipe.yaml")) if runs.exists() else []
     raise RequestError(f"'{spec}' is no run under {runs} (runs: {', '.join(known) or 'none'})")
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a process is working on the run now."""
+    try:
+        with (run / LOCK).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def finished_stage(run: Path, name: str) -> dict[str, Any]:
