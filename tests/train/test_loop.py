@@ -217,3 +217,19 @@ def test_rows_without_any_label_still_step(tmp_path):
     _, progress = train(tmp_path, steps=2, batch_at=batch_at)
     assert progress.labels == 0
     assert read_metrics(tmp_path)[-1]["loss"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experts", [False, True])
+def test_compiled_blocks_compute_what_eager_ones_do(experts: bool) -> None:
+    """Loss and gradients of a step agree; needs a C++ compiler, as the set-up asks for one."""
+    eager, compiled = build(experts), build(experts)
+    compile_blocks(compiled)
+    results = []
+    for model in (eager, compiled):
+        rows = to_rows(counting_rows(0))
+        result = accumulate(model, rows, next_token, labelled_tokens(rows), 6)
+        results.append((result.loss, [weight.grad for weight in model.parameters()]))
+    torch.testing.assert_close(results[1][0], results[0][0])
+    for ours, theirs in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
