@@ -18,10 +18,11 @@ from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
 from glassbox.recipe.loading import load_recipe
 from glassbox.recipe.schema import json_schema
+from glassbox.recipe.training import PretrainStage
 from glassbox.report.format import duration, size
 from glassbox.stages import STAGES
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__ and None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 RecipeFile = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (`glassbox recipes`).")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings to change: key.path=value")]  # noqa: UP045
@@ -49,14 +50,16 @@ def run(
     """Carry out a recipe, or go on with it: what is finished and unchanged is not done again."""
     loaded = load_recipe(recipe_path(recipe), overrides or ())
     folder = runs / loaded.name
+    if only and (first or last):
+        raise RequestError("--only names one stage; leave out --from and --to")
     selection = Selection(only or first, only or last, frozenset(fresh or ()))
     if dry_run:
         states, due = due_stages(folder, loaded, selection)
         rows = [(state.name, state.state, "run" if state.name in due else "-") for state in states]
         _print_rows(("stage", "state", "would"), rows, as_json)
         return
-    device = pick_device(loaded.machine.device)
     os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
+    device = pick_device(loaded.machine.device)
     with stop_on_signal() as stop, watching(err if as_json else out) as watcher:
         done = execute(loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop)
         if done or not (folder / "report.html").exists():
@@ -64,7 +67,8 @@ def run(
     if as_json:
         _print_json({"run": str(folder), "done": done})
     elif not done:
-        out.print(f"nothing to do: every stage of {folder} is finished and unchanged")
+        what = "every stage" if selection == Selection() else "every chosen stage"
+        out.print(f"nothing to do: {what} of {folder} is finished and unchanged")
     else:
         _print_scores(folder)
         out.print(f"done: {len(done)} stage(s); report: {folder / 'report.html'}; chat: glassbox chat {loaded.name}")
@@ -74,15 +78,20 @@ def run(
 def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Where each stage of a run stands, what it took, and whether the code has changed since."""
     folder = runs_.run_folder(run, runs)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     working = runs_.is_locked(folder)
     for state in runs_.stage_states(folder, runs_.read_recipe(folder)):
         name = "running" if working and state.state == "interrupted" else state.state
-        attempt = runs_.read_attempt(folder / state.name)
-        took = duration(attempt["seconds"]) if attempt.get("seconds") else ""
-        memory = size(attempt["peak_memory_bytes"]) if "peak_memory_bytes" in attempt else ""
-        rows.append((state.name, name, took, memory, "other code version" if state.drift else ""))
-    _print_rows(("stage", "state", "time", "peak memory", "drift"), rows, as_json)
+        used = runs_.read_attempt(folder / state.name)
+        rows.append((state.name, name, used.get("seconds"), used.get("peak_memory_bytes"), state.drift))
+    columns: tuple[str, ...] = ("stage", "state", "seconds", "peak_memory_bytes", "drift")
+    if not as_json:
+        columns = ("stage", "state", "time", "peak memory", "drift")
+        rows = [
+            (stage, state, duration(seconds) if seconds else "", size(peak) if peak else "", "other code" * drift)
+            for stage, state, seconds, peak, drift in rows
+        ]
+    _print_rows(columns, rows, as_json)
 
 
 @app.command()
@@ -126,7 +135,7 @@ def plan(
         _print_json(planned)
         return
     for title, columns, rows in plan_tables(planned):
-        out.print(f"\n[bold]{title}[/bold]")
+        out.print(f"\n{title}", style="bold")
         _print_rows(columns, rows, False)
 
 
@@ -153,9 +162,10 @@ def inspect(
     name = stage or (names[0] if names else "")
     if name not in names:
         raise RequestError(f"'{name}' is no pretraining stage of this run (pretraining stages: {', '.join(names)})")
-    tokens = next(s for s in recipe.stages[name].inputs if recipe.stages[s].gives == "tokens")
-    runs_.finished_stage(folder, tokens)
-    data = PretrainData(folder / tokens, recipe.stages[name].phases, recipe.seed)  # type: ignore[attr-defined]
+    made = runs_.finished_stage(folder, name)  # what it was made with, whatever the recipe says now
+    settings = PretrainStage.model_validate(made["settings"])
+    tokens = next(s for s in settings.inputs if runs_.finished_stage(folder, s)["gives"] == "tokens")
+    data = PretrainData(folder / tokens, settings.phases, made["seed"])
     if step >= data.steps:
         raise RequestError(f"--step {step}: stage '{name}' has {data.steps} steps, counted from 0")
     rows = data.documents_at(step)
@@ -163,11 +173,11 @@ def inspect(
         _print_json([asdict(row) for row in rows])
         return
     for row in rows:
-        out.print(f"[bold]row {row.row}[/bold]  source {row.source}  window {row.window}")
+        out.print(f"row {row.row}  source {row.source}  window {row.window}", style="bold")
         for piece in row.pieces:
             place = f"tokens {piece.first}-{piece.last} from token {piece.document_token} of the document"
-            out.print(f"  {piece.id}  {piece.origin}:{piece.offset}  {place}", markup=False)
-            out.print("    " + piece.text[:200].replace("\n", "\n    "), markup=False)
+            out.print(f"  {piece.id}  {piece.origin}:{piece.offset}  {place}")
+            out.print("    " + piece.text[:200].replace("\n", "\n    "))
 
 
 @app.command()
@@ -337,10 +347,12 @@ def main() -> None:
     except GlassboxError as error:
         _fail(error, error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort) as error:
-        _fail(error, 130, debug, "stopped; run the same command again to go on")
+        _fail(error, 130, debug, "stopped")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(error, 1, debug, f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence instead of a traceback
         if hasattr(error, "format_message"):  # a wrong command or option, whatever parser Typer builds on
             _fail(error, 2, debug, error.format_message())
@@ -353,7 +365,7 @@ def _fail(error: BaseException, code: int, debug: bool, sentence: str | None = N
         import traceback
 
         traceback.print_exception(error)
-    err.print(f"glassbox: {sentence or error}", markup=False)
+    err.print(f"glassbox: {sentence or error}")
     sys.exit(code)
 
 

@@ -6,14 +6,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glassbox.report.format import duration
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDE = 10_000
+"""Columns where there is no terminal: a line of a log is never broken."""
+
+
+def _console(stream: TextIO, stderr: bool) -> Console:
+    """Plain text: brackets in paths and sentences are no markup."""
+    width = None if stream.isatty() else WIDE
+    return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True, width=width)
+
+
+out = _console(sys.stdout, stderr=False)
+err = _console(sys.stderr, stderr=True)
 
 PLAIN_EVERY = 20.0
 """Seconds between progress lines when the output is not a terminal."""

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -173,14 +174,76 @@ def test_a_stage_with_checkpoints_goes_on_where_it_was(tmp_path: Path, recipe: C
     assert calls == [False, True]
 
 
-def test_a_kill_between_seal_and_record_is_mended(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+def test_a_kill_between_record_and_seal_leaves_the_stage_unfinished(
+    tmp_path: Path, recipe: Callable[..., Recipe]
+) -> None:
+    run = tmp_path / "run"
+    with patch("glassbox.ledger.runner.seal", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        execute(recipe(), run, FUNCTIONS, Log())
+    assert not (run / "problems" / "manifest.json").exists()
+    assert execute(recipe(), run, FUNCTIONS, Log()) == ALL
+    assert [sentence for _, _, wrong in verify(run) for sentence in wrong] == []
+
+
+def test_a_torn_last_record_is_cut_off(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    run = tmp_path / "run"
+    execute(recipe(), run, FUNCTIONS, Log(), selection=Selection(last="documents"))
+    whole = (run / "ledger.jsonl").read_bytes()
+    (run / "ledger.jsonl").write_bytes(whole + b'{"event": "sta')
+    execute(recipe(), run, FUNCTIONS, Log())
+    assert (run / "ledger.jsonl").read_bytes().startswith(whole + b'{"event": "started"')
+    assert [sentence for _, _, wrong in verify(run) for sentence in wrong] == []
+
+
+def test_nothing_mends_what_was_tampered_with(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     run = tmp_path / "run"
     execute(recipe(), run, FUNCTIONS, Log())
-    lines = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
-    (run / "ledger.jsonl").write_text("".join(lines[:-1]) + lines[-1][:20])
+    manifest = run / "tokens" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"kind": "tokenize"', '"kind": "tokenise"'))
+    execute(recipe(), run, FUNCTIONS, Log())
+    assert any("does not match the ledger" in sentence for _, _, wrong in verify(run) for sentence in wrong)
+    (run / "problems" / "manifest.json").unlink()
+    assert any("missing, though" in sentence for _, _, wrong in verify(run) for sentence in wrong)
+    (run / "documents" / "manifest.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"documents.manifest\.json: damaged; delete"):
+        execute(recipe(), run, FUNCTIONS, Log())
+
+
+def test_a_stage_is_never_made_from_inputs_of_other_settings(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    run, changed = tmp_path / "run", recipe(**{"name: notes": "name: memos"})
+    execute(recipe(), run, FUNCTIONS, Log())
+    with pytest.raises(RequestError, match="'documents', which was made with other settings"):
+        execute(changed, run, FUNCTIONS, Log(), selection=Selection("tokenizer", "tokenizer"))
     assert execute(recipe(), run, FUNCTIONS, Log()) == []
+
+
+def test_a_fresh_stage_makes_those_after_it_due_until_they_are_done(
+    tmp_path: Path, recipe: Callable[..., Recipe]
+) -> None:
+    run, fresh = tmp_path / "run", frozenset({"documents"})
+    execute(recipe(), run, FUNCTIONS, Log())
+    again = Selection(last="documents", fresh=fresh)
+    assert execute(recipe(), run, FUNCTIONS, Log(), selection=again) == ["documents"]
+    assert any("inputs that have changed" in sentence for _, _, wrong in verify(run) for sentence in wrong)
+    assert execute(recipe(), run, FUNCTIONS, Log()) == ["tokenizer", "tokens"]
     assert [sentence for _, _, wrong in verify(run) for sentence in wrong] == []
-    assert (run / "ledger.jsonl").read_text().splitlines()[:-1] == [line.rstrip("\n") for line in lines[:-1]]
+
+
+def test_raw_input_that_changes_while_it_is_read_is_an_error(
+    tmp_path: Path, raw: Path, recipe: Callable[..., Recipe]
+) -> None:
+    def meddle(config: Stage, inputs: Inputs, workspace: Workspace) -> None:
+        raw.write_text("a note, changed")
+
+    with pytest.raises(GlassboxError, match=r"note\.txt: raw input changed while the stage ran"):
+        execute(recipe(), tmp_path / "run", {**FUNCTIONS, "curate": meddle}, Log())
+
+
+def test_a_dry_look_at_a_new_run_writes_nothing(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    assert due_stages(tmp_path / "run", recipe())[1] == set(ALL)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RequestError, match="'tokens' comes after 'documents'"):
+        due_stages(tmp_path / "run", recipe(), Selection("tokens", "documents"))
 
 
 def test_two_processes_cannot_share_a_run(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
@@ -192,7 +255,7 @@ def test_two_processes_cannot_share_a_run(tmp_path: Path, recipe: Callable[..., 
 def test_records_tell_cost_and_lineage(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     run = tmp_path / "run"
     execute(recipe(), run, FUNCTIONS, Log())
-    record = next(r for r in read_records(run) if r.get("stage") == "tokens")
+    record = next(r for r in read_records(run) if r.get("stage") == "tokens" and r["event"] == "finished")
     assert record["inputs"].keys() == {"documents", "tokenizer"}
     assert record["seconds"] >= 0
     assert {"cpu_seconds", "peak_memory_bytes", "energy_wh", "cost_usd", "code", "machine", "manifest"} <= record.keys()

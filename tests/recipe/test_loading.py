@@ -60,6 +60,11 @@ def test_a_good_recipe_keeps_its_values(tmp_path: Path) -> None:
         ("hidden: 64, ", "", ["recipe.yaml:15", "either `hidden`", "or `experts`"]),
         ("name: tiny", "name: ../up", ["recipe.yaml:1", "no folder name"]),
         ("seed: 3", "seed: 3\nseed: 4", ["recipe.yaml:3", "'seed' stands here twice"]),
+        ("seed: 3", "seed: 3\n? [a, b]\n: 1", ["recipe.yaml:3", "a key must be a plain word"]),
+        ("kind: pretrain", "kind: [pretrain]", ["recipe.yaml:13", "does not exist"]),
+        ("lr: 1e-3", "lr: .inf", ["recipe.yaml:18", "finite"]),
+        ("mixture: {web: 1.0}", "mixture: {webb: 1.0}", ["recipe.yaml:14", "'webb'", "hold web, problems"]),
+        ("from: tokens", "from: [tokens, tokens]", ["recipe.yaml:14", "twice"]),
         ("seed: 3", "seed: [3", ["recipe.yaml:3", "not valid YAML"]),
         ("seed: 3", "seed: !!python/object:os.system {}", ["recipe.yaml", "not valid YAML"]),
     ],
@@ -93,6 +98,8 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ("seed", "write key.path=value"),
         ("seed.x=1", "holds a value"),
         ("base.optimizer.lr=[", "not a YAML value"),
+        ("seed=2020-99-99", "not a YAML value"),
+        ("base.phases.².steps=1", "no index"),
     ],
 )
 def test_a_bad_override_is_named(tmp_path: Path, override: str, part: str) -> None:
@@ -108,6 +115,10 @@ def test_hostile_files_are_refused(tmp_path: Path) -> None:
         bomb += f"{chr(ord('a') + level)}: &{chr(ord('a') + level)} [{', '.join([f'*{before}'] * 10)}]\n"
     with pytest.raises(RequestError, match="unfold"):
         load_recipe(recipe(tmp_path, bomb))
+    with pytest.raises(RequestError, match="contains itself"):
+        load_recipe(recipe(tmp_path, "name: x\nstages: &a {x: *a}\n"))
+    with pytest.raises(RequestError, match="nested too deeply"):
+        load_recipe(recipe(tmp_path, "name: " + "[" * 3000 + "]" * 3000))
     with pytest.raises(RequestError, match="too large"):
         load_recipe(recipe(tmp_path, "#" * 2_000_000))
     with pytest.raises(RequestError, match="no such recipe"):

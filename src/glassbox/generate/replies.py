@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from glassbox.errors import RequestError
 from glassbox.generate.engine import Completion, Engine, Request
 from glassbox.model.folder import LoadedModel
 from glassbox.recipe.training import Sampling
@@ -50,7 +51,12 @@ def sample_replies(
 ) -> list[list[Reply]]:
     """`samples` replies to each prompt. Each follows from (`key`, its prompt's index, its own index) alone."""
     stops = stop_ids(loaded)
-    room = max(map(len, prompts)) + sampling.max_new_tokens
+    longest = max(map(len, prompts))
+    if longest >= loaded.context:
+        raise RequestError(
+            f"a question takes {longest} tokens, but the model's context is {loaded.context}; shorten it"
+        )
+    room = longest + sampling.max_new_tokens
     engine = Engine(loaded.model, slots=sampling.batch, capacity=min(room, loaded.context))
     requests = [
         Request(

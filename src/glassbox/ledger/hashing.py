@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from glassbox.errors import IntegrityError, RequestError
-from glassbox.ledger.writing import TEMPORARY, write_json
+from glassbox.ledger.writing import TEMPORARY, atomic_open, write_json
 
 MANIFEST = "manifest.json"
+MANIFEST_KEYS = {"fingerprint", "kind", "gives", "settings", "seed", "inputs", "raw", "code", "files"}
 
 
 def digest(value: Any) -> str:
@@ -46,7 +47,7 @@ class RawHashes:
             except OSError as error:
                 raise RequestError(f"{file}: input cannot be read ({error.strerror})") from None
             hashes[key] = self.known[key][-1]
-        if changed:
+        if changed and self.cache.parent.exists():
             write_json(self.cache, self.known)
         return hashes
 
@@ -60,28 +61,41 @@ def artefact_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if file != folder / MANIFEST)
 
 
-def seal(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Hash every file of `folder` and write the manifest that marks it finished; returns the manifest."""
+def manifest_text(folder: Path, about: dict[str, Any]) -> str:
+    """The manifest of `folder`, ready to be written: `about`, and size and hash of every file."""
     files = {
         file.relative_to(folder).as_posix(): {"sha256": hash_file(file), "bytes": file.stat().st_size}
         for file in artefact_files(folder)
     }
-    manifest = {**about, "files": files}
-    write_json(folder / MANIFEST, manifest)
-    return manifest
+    return json.dumps({**about, "files": files}, indent=1, ensure_ascii=False) + "\n"
+
+
+def seal(folder: Path, text: str) -> None:
+    """Write the manifest, which marks the folder finished."""
+    with atomic_open(folder / MANIFEST) as file:
+        file.write(text)
+
+
+def manifest_hash(folder: Path) -> str | None:
+    """SHA-256 of a finished folder's manifest, which stands for all of its content; None if it is not finished."""
+    path = folder / MANIFEST
+    return hash_file(path) if path.exists() else None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished folder; None if the stage is not finished.
 
-    Raises IntegrityError if there is one but it is not readable.
+    Raises IntegrityError if there is one but it is not a manifest.
     """
+    path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise IntegrityError(f"{folder / MANIFEST}: damaged, not readable as JSON") from None
+        manifest = None
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS:
+        raise IntegrityError(f"{path}: damaged; delete {folder} and run the recipe again to make it anew")
     return manifest
 
 

@@ -17,10 +17,10 @@ import yaml
 
 from glassbox import __version__
 from glassbox.errors import IntegrityError, RequestError
-from glassbox.ledger.hashing import MANIFEST, RawHashes, check_folder, digest, hash_file, read_manifest
+from glassbox.ledger.hashing import MANIFEST, RawHashes, check_folder, digest, hash_file, manifest_hash, read_manifest
 from glassbox.ledger.record import append_record, read_records
 from glassbox.ledger.writing import TEMPORARY, atomic_open
-from glassbox.recipe.base import identity
+from glassbox.recipe.base import Stage, identity
 from glassbox.recipe.files import raw_files, surroundings
 from glassbox.recipe.loading import build, parse
 from glassbox.recipe.schema import Recipe
@@ -38,25 +38,23 @@ class StageState:
     name: str
     state: str
     fingerprint: str
+    raw: dict[str, str]
+    """Raw input file -> its hash."""
     drift: bool = False
     """Finished by another version of the code than this one."""
 
 
-def fingerprints(recipe: Recipe, raw: RawHashes) -> dict[str, str]:
-    """Stage -> hash of all that decides its result: settings, seed, raw input files, its inputs' fingerprints."""
-    found: dict[str, str] = {}
-    for name in recipe.order():
-        stage = recipe.stages[name]
-        found[name] = digest(
-            {
-                "settings": identity(stage),
-                "seed": recipe.seed,
-                "inputs": [found[source] for source in stage.inputs],
-                "raw": raw(raw_files(stage)),
-                "surroundings": surroundings(stage),
-            }
-        )
-    return found
+def fingerprint(stage: Stage, seed: int, inputs: dict[str, str], raw: dict[str, str]) -> str:
+    """Hash of all that decides a result: settings, seed, raw input files, the inputs' names and fingerprints."""
+    return digest(
+        {
+            "settings": identity(stage),
+            "seed": seed,
+            "inputs": list(inputs.items()),
+            "raw": raw,
+            "surroundings": surroundings(stage),
+        }
+    )
 
 
 @cache
@@ -77,25 +75,36 @@ def machine_facts() -> dict[str, Any]:
 
 
 def stage_states(run: Path, recipe: Recipe) -> list[StageState]:
-    """The state of every stage of the recipe in its run folder, in order."""
-    prints = fingerprints(recipe, RawHashes(run / RAW_HASHES))
-    states = []
+    """The state of every stage of the recipe in its run folder, in order.
+
+    A stage counts as finished or interrupted only if its inputs are finished and still the ones it read.
+    """
+    hashes = RawHashes(run / RAW_HASHES)
+    states: dict[str, StageState] = {}
     for name in recipe.order():
-        folder, drift = run / name, False
+        stage, folder = recipe.stages[name], run / name
+        raw = hashes(raw_files(stage))
+        inputs = {source: states[source].fingerprint for source in stage.inputs}
+        wanted = fingerprint(stage, recipe.seed, inputs, raw)
         manifest = read_manifest(folder)
-        if manifest is not None:
-            state = "finished" if manifest["fingerprint"] == prints[name] else "changed"
-            drift = state == "finished" and manifest["code"] != code_version()
-        elif read_attempt(folder):
-            state = "interrupted" if read_attempt(folder).get("fingerprint") == prints[name] else "changed"
-        else:
-            state = "waiting"
-        states.append(StageState(name, state, prints[name], drift))
-    return states
+        made = manifest if manifest is not None else read_attempt(folder)
+        state, drift = "waiting", False
+        if made:
+            same = made.get("fingerprint") == wanted and made.get("inputs") == input_hashes(run, stage)
+            sound = all(states[source].state == "finished" for source in stage.inputs)
+            state = ("finished" if manifest else "interrupted") if same and sound else "changed"
+            drift = state == "finished" and made["code"] != code_version()
+        states[name] = StageState(name, state, wanted, raw, drift)
+    return list(states.values())
+
+
+def input_hashes(run: Path, stage: Stage) -> dict[str, str | None]:
+    """Input's name -> hash of its manifest as it is now; None for one that is not finished."""
+    return {source: manifest_hash(run / source) for source in stage.inputs}
 
 
 def read_attempt(folder: Path) -> dict[str, Any]:
-    """`attempt.json` of a stage folder: the fingerprint and settings it was started with; empty if there is none."""
+    """`attempt.json` of a stage folder: fingerprint and inputs it was started with, what it used; empty if absent."""
     try:
         attempt: dict[str, Any] = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -143,27 +152,28 @@ def verify(run: Path) -> Iterator[tuple[str, int, list[str]]]:
         return
     yield "recipe and ledger", 2, []
     recipe = read_recipe(run)
-    sealed = {record["manifest"]: record for record in records if record["event"] == "finished"}
-    done: dict[str, str] = {}
+    sealed = {record["manifest"] for record in records if record["event"] == "finished"}
+    last = {record["stage"]: record["event"] for record in records if "stage" in record}
     for name in recipe.order():
         folder = run / name
-        manifest = read_manifest(folder)
-        if manifest is None:
+        if manifest_hash(folder) is None:
+            if last.get(name) == "finished":
+                yield name, 1, [f"{folder / MANIFEST}: missing, though the stage was finished; run the recipe again"]
             continue
-        wrong = []
-        if hash_file(folder / MANIFEST) not in sealed:
+        if manifest_hash(folder) not in sealed:
             yield name, 1, [f"{folder / MANIFEST}: does not match the ledger"]
             continue
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        wrong = [] if manifest["inputs"] == input_hashes(run, recipe.stages[name]) else [
+            f"{folder}: was made from inputs that have changed since; run the recipe again"
+        ]  # fmt: skip
         for file, sha in manifest["raw"].items():
             if not Path(file).exists():
                 wrong.append(f"{file}: raw input is gone")
             elif hash_file(Path(file)) != sha:
                 wrong.append(f"{file}: raw input differs from what was read")
         wrong += check_folder(folder, manifest)
-        for source, fingerprint in manifest["inputs"].items():
-            if done.get(source, fingerprint) != fingerprint:
-                wrong.append(f"{folder}: was made from an earlier attempt of '{source}'; run the recipe again")
-        done[name] = manifest["fingerprint"]
         yield name, len(manifest["files"]) + len(manifest["raw"]), wrong
 
 
@@ -222,8 +232,10 @@ def run_folder(spec: str, runs: Path) -> Path:
 def is_locked(run: Path) -> bool:
     """Whether a process is working on the run now."""
     try:
-        with (run / LOCK).open("a") as file:
+        with (run / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError:
         return True
     return False

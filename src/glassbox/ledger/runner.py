@@ -1,5 +1,6 @@
 """Carry out a recipe: which stages are due, each in its own folder, sealed when done, every attempt on record."""
 
+import hashlib
 import logging
 import shutil
 import time
@@ -10,13 +11,14 @@ from typing import Any, Protocol
 
 from glassbox.errors import GlassboxError, Interrupted, RequestError
 from glassbox.ledger import usage
-from glassbox.ledger.hashing import MANIFEST, RawHashes, hash_file, read_manifest, seal
-from glassbox.ledger.record import append_record, read_records
+from glassbox.ledger.hashing import RawHashes, manifest_text, seal
+from glassbox.ledger.record import append_record
 from glassbox.ledger.run import (
     ATTEMPTS,
     RAW_HASHES,
     StageState,
     code_version,
+    input_hashes,
     locked,
     machine_facts,
     read_attempt,
@@ -56,6 +58,10 @@ class Selection:
                 raise RequestError(f"'{name}' is no stage of recipe '{recipe.name}' (stages: {', '.join(order)})")
         start = order.index(self.first) if self.first else 0
         end = order.index(self.last) + 1 if self.last else len(order)
+        if start >= end:
+            raise RequestError(
+                f"'{self.first}' comes after '{self.last}' in recipe '{recipe.name}': nothing lies between"
+            )
         return order[start:end]
 
 
@@ -84,7 +90,6 @@ def execute(
     with locked(run):
         states, due = due_stages(run, recipe, selection)
         write_recipe(run, recipe)
-        _record_missed(run, recipe)
         chosen = set(selection.of(recipe))
         for state in states:
             name, stage = state.name, recipe.stages[state.name]
@@ -92,12 +97,10 @@ def execute(
                 if name in chosen:
                     watcher.stage(name, "unchanged")
                 continue
-            for source in stage.inputs:
-                if read_manifest(run / source) is None:
-                    raise RequestError(f"stage '{name}' takes from '{source}', which is not finished; run it first")
+            _require_inputs(run, recipe, name)
             if stop_requested():
                 raise Interrupted("stopped on request; run the same command again to go on")
-            _carry_out(recipe, run, state, functions[stage.kind], watcher, device, stop_requested, selection.fresh)
+            _carry_out(recipe, run, state, functions[stage.kind], watcher, device, stop_requested)
         return [state.name for state in states if state.name in due]
 
 
@@ -109,17 +112,16 @@ def _carry_out(
     watcher: Watcher,
     device: str,
     stop_requested: Callable[[], bool],
-    fresh: frozenset[str],
 ) -> None:
     name, stage, folder = state.name, recipe.stages[state.name], run / state.name
-    earlier = _prepare(run, state, again=state.state == "finished" or name in fresh)
+    earlier = _prepare(run, stage, state)
     workspace = Workspace(folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested)
     inputs = Inputs(tuple(Artefact(source, recipe.stages[source].gives, run / source) for source in stage.inputs))
-    watcher.stage(name, "resumed" if earlier.seconds else "started")
+    watcher.stage(name, "resumed" if (folder / "checkpoints").exists() else "started")
     meter = usage.start()
     try:
         function(stage, inputs, workspace)
-        _finish(run, state, stage, _cost(recipe, usage.since(meter, earlier)))
+        _finish(run, recipe, state, _cost(recipe, usage.since(meter, earlier)))
     except BaseException as error:
         event = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
         _note(run, state, event, _cost(recipe, usage.since(meter, earlier)))
@@ -135,6 +137,15 @@ def _carry_out(
     watcher.stage(name, "finished", usage.since(meter, earlier).seconds)
 
 
+def _require_inputs(run: Path, recipe: Recipe, name: str) -> None:
+    """Raise RequestError unless every input is finished under the recipe as it is now."""
+    now = {state.name: state.state for state in stage_states(run, recipe)}
+    for source in recipe.stages[name].inputs:
+        if now[source] != "finished":
+            why = "was made with other settings or inputs" if now[source] == "changed" else "is not finished"
+            raise RequestError(f"stage '{name}' takes from '{source}', which {why}; run it first")
+
+
 def _cost(recipe: Recipe, used: usage.Usage) -> dict[str, Any]:
     return {
         "seconds": round(used.seconds, 3),
@@ -145,78 +156,72 @@ def _cost(recipe: Recipe, used: usage.Usage) -> dict[str, Any]:
     }
 
 
-def _prepare(run: Path, state: StageState, again: bool) -> usage.Usage:
+def _prepare(run: Path, stage: Stage, state: StageState) -> usage.Usage:
     """Make the stage's folder ready; returns what an interrupted attempt that goes on has already used.
 
-    A folder of other settings moves to `.attempts/`. One without checkpoints is emptied: such a stage starts anew.
+    A folder that is sealed or of other settings moves to `.attempts/`. One without checkpoints is emptied: such a stage
+    starts anew.
     """
     folder = run / state.name
-    attempt = read_attempt(folder)
-    if folder.exists() and (again or attempt.get("fingerprint") != state.fingerprint):
+    if folder.exists() and state.state != "interrupted":
         kept = run / ATTEMPTS / f"{state.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"
         kept.parent.mkdir(exist_ok=True)
         folder.rename(kept)
+    attempt = read_attempt(folder)
     resumed = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir())
     if folder.exists() and not resumed:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in list(folder.rglob(f"{TEMPORARY}*")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    used = usage.Usage(0.0, 0.0, 0)
+    append_record(run, {"event": "started", "stage": state.name, "fingerprint": state.fingerprint})
     if resumed:
-        used = usage.Usage(*(attempt.get(name, 0) for name in ("seconds", "cpu_seconds", "peak_memory_bytes")))
-    else:
-        write_json(folder / "attempt.json", {"fingerprint": state.fingerprint})
-    return used
+        return usage.Usage(*(attempt.get(name, 0) for name in ("seconds", "cpu_seconds", "peak_memory_bytes")))
+    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, "inputs": input_hashes(run, stage)})
+    return usage.Usage(0.0, 0.0, 0)
 
 
-def _finish(run: Path, state: StageState, stage: Stage, cost: dict[str, Any]) -> None:
-    folder = run / state.name
-    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, **cost})
+def _finish(run: Path, recipe: Recipe, state: StageState, cost: dict[str, Any]) -> None:
+    """Record the stage as finished, then seal it: a kill between the two leaves it unfinished, never unrecorded."""
+    stage, folder = recipe.stages[state.name], run / state.name
+    for file, sha in RawHashes(run / RAW_HASHES)(raw_files(stage)).items():
+        if state.raw.get(file) != sha:
+            raise GlassboxError(f"{file}: raw input changed while the stage ran; run the same command again")
+    inputs = input_hashes(run, stage)
+    write_json(folder / "attempt.json", {"fingerprint": state.fingerprint, "inputs": inputs, **cost})
     about = {
         "stage": state.name,
         "kind": stage.kind,
         "gives": stage.gives,
         "fingerprint": state.fingerprint,
-        "inputs": {source: read_attempt(run / source)["fingerprint"] for source in stage.inputs},
-        "raw": RawHashes(run / RAW_HASHES)(raw_files(stage)),
+        "settings": stage.model_dump(mode="json", by_alias=True),
+        "seed": recipe.seed,
+        "inputs": inputs,
+        "raw": state.raw,
         "code": code_version(),
     }
-    seal(folder, about)
-    _record_finished(run, state.name)
-
-
-def _record_finished(run: Path, name: str) -> None:
-    manifest = read_manifest(run / name)
-    assert manifest is not None
-    cost = {key: value for key, value in read_attempt(run / name).items() if key != "fingerprint"}
+    text = manifest_text(folder, about)
     record = {
         "event": "finished",
-        "stage": name,
-        "kind": manifest["kind"],
-        "fingerprint": manifest["fingerprint"],
-        "inputs": manifest["inputs"],
-        "manifest": hash_file(run / name / MANIFEST),
-        "code": manifest["code"],
+        "stage": state.name,
+        "kind": stage.kind,
+        "fingerprint": state.fingerprint,
+        "inputs": inputs,
+        "manifest": hashlib.sha256(text.encode()).hexdigest(),
+        "code": code_version(),
         "machine": machine_facts(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **cost,
     }
     append_record(run, record)
-
-
-def _record_missed(run: Path, recipe: Recipe) -> None:
-    """A kill between sealing a stage and recording it leaves a sealed folder without a record: record it now."""
-    known = {record["manifest"] for record in read_records(run) if record["event"] == "finished"}
-    for name in recipe.order():
-        if read_manifest(run / name) is not None and hash_file(run / name / MANIFEST) not in known:
-            _record_finished(run, name)
+    seal(folder, text)
 
 
 def _note(run: Path, state: StageState, event: str, cost: dict[str, Any]) -> None:
     """Keep what a broken-off attempt has used; on a full disk the failure itself is the message that matters."""
     try:
-        write_json(run / state.name / "attempt.json", {"fingerprint": state.fingerprint, **cost})
+        folder = run / state.name
+        write_json(folder / "attempt.json", {**read_attempt(folder), **cost})
         append_record(run, {"event": event, "stage": state.name, "fingerprint": state.fingerprint, **cost})
     except OSError as error:
         log.warning("%s: could not record that stage '%s' was %s (%s)", run, state.name, event, error)

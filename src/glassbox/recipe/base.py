@@ -12,7 +12,12 @@ class Settings(BaseModel):
     """Strict settings: unknown keys refused, immutable, each field described by the docstring below it."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        protected_namespaces=(),
     )
 
 

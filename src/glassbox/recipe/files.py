@@ -64,14 +64,6 @@ def source_files(config: CurateStage) -> list[Path]:
     return sorted(found)
 
 
-def raw_file(origin: str, stages: Path) -> Path:
-    """The file that a document's `origin` names. `stages`: the folder of the run, which holds the crawl stages."""
-    first, _, rest = origin.partition("/")
-    if first == "python:stdlib":
-        return Path(sysconfig.get_path("stdlib"), rest)
-    return stages / origin if (stages / origin).is_file() else Path(origin)
-
-
 def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile], list[LeftOut]]:
     """The files of one source in reading order, and folders left out. `pages`: crawl stage -> its folder."""
     if source.stage:

@@ -46,6 +46,8 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Location, str]]:
     """YAML text -> (plain data, location -> "file:line" of each key)."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise RequestError(f"{name}: values are nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RequestError(f"{name}:{line}: not valid YAML: {error.problem}") from None
@@ -54,12 +56,14 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Location, str]]:
     if not isinstance(root, yaml.MappingNode):
         raise RequestError(f"{name}:1: a recipe is a mapping with the keys name, seed and stages")
     lines: dict[Location, str] = {(): f"{name}:1"}
-    for location, line in _walk(root, (), name):
-        lines[location] = f"{name}:{line}"
-        if len(lines) > MAX_NODES:
-            raise RequestError(f"{name}: aliases unfold to more than {MAX_NODES:,} values")
     try:
+        for location, line in _walk(root, (), name):
+            lines[location] = f"{name}:{line}"
+            if len(lines) > MAX_NODES:
+                raise RequestError(f"{name}: aliases unfold to more than {MAX_NODES:,} values")
         data = yaml.safe_load(text)
+    except RecursionError:
+        raise RequestError(f"{name}: an alias contains itself, or values are nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:  # constructors: an impossible date, an unhashable key
         raise RequestError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     return data, lines
@@ -69,6 +73,8 @@ def _walk(node: yaml.Node, location: Location, name: str) -> Iterator[tuple[Loca
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RequestError(f"{name}:{key.start_mark.line + 1}: a key must be a plain word")
             where = (*location, str(key.value))
             if key.value in seen:
                 raise RequestError(f"{name}:{key.start_mark.line + 1}: the key '{key.value}' stands here twice")
@@ -94,7 +100,7 @@ def apply_override(data: dict[str, Any], override: str) -> dict[Location, str]:
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(at, list):
-            if not key.isdigit() or int(key) >= len(at):
+            if not key.isdecimal() or int(key) >= len(at):
                 raise RequestError(f"override '{override}': '{key}' is no index of a list of {len(at)}")
             keys[depth] = key = int(key)
         elif not isinstance(at, dict):
@@ -104,7 +110,7 @@ def apply_override(data: dict[str, Any], override: str) -> dict[Location, str]:
         if last:
             try:
                 at[key] = yaml.safe_load(value)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError, RecursionError):
                 raise RequestError(f"override '{override}': '{value}' is not a YAML value") from None
         elif isinstance(at, list):
             at = at[key]
@@ -141,7 +147,7 @@ def _build_stage(name: str, settings: Any, lines: dict[Location, str]) -> Stage:
     if not isinstance(settings, dict):
         raise RequestError(f"{_line(location, lines)}: stage '{name}' must be a mapping with at least `kind`")
     kind = settings.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         said = f"kind '{kind}' does not exist{_nearest(str(kind), KINDS)}" if kind is not None else "no `kind` is given"
         raise RequestError(f"{_line((*location, 'kind'), lines)}: stage '{name}': {said} (kinds: {', '.join(KINDS)})")
     try:

@@ -1,6 +1,6 @@
 """Before paying: the stage graph, and what each training stage costs in FLOPs, memory, time and money."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from glassbox.errors import RequestError
@@ -38,8 +38,8 @@ DEVICES = {
 }
 """Peaks are the makers' dense bf16 figures; cpu-core is one AVX-512 core as measured."""
 
-PROBLEM_TOKENS = 90
-"""Tokens of a generated problem as a conversation, question and solution together (measured mean, rounded up)."""
+PROBLEM_TOKENS = 64
+"""Tokens of a generated problem as a conversation, question and solution together: about the mean of all kinds."""
 
 
 def plan_recipe(recipe: Recipe, *, device: str, devices: int, utilisation: float) -> dict[str, Any]:
@@ -72,7 +72,10 @@ def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation
     counted = parameters(network, vocab_size)
     tokens, flops, basis = _work(recipe, stage, network, vocab_size, context)
     loop = stage.loop  # type: ignore[attr-defined]
+    context = getattr(stage, "context", context)
     memory = train_memory(network, vocab_size, loop.micro_rows * context, loop.precision)
+    if isinstance(stage, GrpoStage) and stage.objective.kl:
+        memory = replace(memory, weights=2 * memory.weights)  # the reference model
     hours = flops / (chip.flops * utilisation * devices) / 3600
     return {
         "stage": name,

@@ -101,6 +101,8 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
     except graphlib.CycleError as error:
         return error.args[1][0], "takes from itself by way of " + " -> ".join(error.args[1])
     for name, stage in stages.items():
+        if len(set(stage.inputs)) < len(stage.inputs):
+            return name, f"names an input twice in `from`: {', '.join(stage.inputs)}"
         given = [stages[source].gives for source in stage.inputs]
         for kind in given:
             if kind not in stage.takes:
@@ -111,6 +113,22 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
+    return next((wrong for name in stages if (wrong := _mixture_error(stages, name))), None)
+
+
+def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A phase that draws from a source that its tokens do not hold."""
+    stage = stages[name]
+    if not isinstance(stage, PretrainStage):
+        return None
+    tokens = next(stages[source] for source in stage.inputs if stages[source].gives == "tokens")
+    feeding = [stages[source] for source in tokens.inputs]
+    known = [source.name for one in feeding if isinstance(one, CurateStage) for source in one.sources]
+    known += ["problems"] * any(isinstance(one, ProblemsStage) for one in feeding)
+    for phase in stage.phases:
+        for source in phase.mixture:
+            if source not in known:
+                return name, f"phase '{phase.name}' draws from '{source}', but its tokens hold {', '.join(known)}"
     return None
 
 

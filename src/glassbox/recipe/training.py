@@ -1,8 +1,8 @@
 """Settings of everything that trains: optimizer, schedule, loop, and the stages pretrain, sft, dpo and grpo."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.network import Network
@@ -39,7 +39,7 @@ class Schedule(Settings):
 
 
 class Loop(Settings):
-    """How the training loop runs; `precision` and `micro_rows` can change results, the rest cannot."""
+    """How the training loop runs; `precision` and `micro_rows` decide results, `compile` at most their last bits."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of matrix products; weights, norms, softmax, router and loss stay in fp32."""
@@ -135,6 +135,16 @@ class Sampling(Settings):
     """Sequences decoded side by side."""
 
 
+def _needs_chance(sampling: Sampling) -> Sampling:
+    if sampling.temperature == 0:
+        raise ValueError("temperature must be above 0 here: equal samples of a problem teach nothing")
+    return sampling
+
+
+Chance = Annotated[Sampling, AfterValidator(_needs_chance)]
+"""Sampling that draws."""
+
+
 class DpoStage(Stage):
     """Direct preference optimisation on pairs the model samples itself and the verifier judges."""
 
@@ -149,7 +159,7 @@ class DpoStage(Stage):
     """Completions sampled for each problem."""
     pairs_per_prompt: int = Field(default=1, gt=0)
     """Most pairs taken from one problem."""
-    sampling: Sampling = Sampling()
+    sampling: Chance = Sampling()
     """How the completions are drawn."""
     beta: float = Field(default=0.1, gt=0)
     """Strength of the tie to the reference model."""
@@ -194,7 +204,7 @@ class GrpoStage(Stage):
     """Problems in one round."""
     group: int = Field(default=8, gt=1)
     """Completions for each problem."""
-    sampling: Sampling = Sampling()
+    sampling: Chance = Sampling()
     """How the completions are drawn."""
     objective: Grpo = Grpo()
     """Advantages, clipping, aggregation, divergence."""

@@ -73,7 +73,9 @@ def rollout(
     rows = completion_rows(replies, advantage_NG.flatten())
     if reference is not None:
         reference.model.compute_dtype = loaded.model.compute_dtype
-        rows["reference_logprob"] = logprobs_of_labels(reference.model, rows, config.loop.micro_rows)
+        rows["reference_logprob"] = logprobs_of_labels(
+            reference.model, rows, config.loop.micro_rows, config.sampling.temperature
+        )
     return rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glassbox.errors import IntegrityError
-from glassbox.ledger.hashing import MANIFEST, read_manifest
+from glassbox.ledger.hashing import manifest_hash, read_manifest
 from glassbox.ledger.record import read_records
 from glassbox.ledger.run import read_attempt, read_recipe
 from glassbox.recipe.base import Stage
@@ -110,27 +110,25 @@ def read_run(path: Path) -> RunFacts:
         records = []
         notes.append(f"The ledger's chain of hashes is broken: {_sentence(error, path)}. `glassbox verify` says more.")
     facts = RunFacts(path, recipe, [], records, notes)
-    made: dict[str, str] = {}
+    made: dict[str, str | None] = {}
     for name in recipe.order():
         facts.stages.append(_stage(facts, name, made))
     return facts
 
 
-def _stage(facts: RunFacts, name: str, made: dict[str, str]) -> StageFacts:
+def _stage(facts: RunFacts, name: str, made: dict[str, str | None]) -> StageFacts:
     settings, folder = facts.recipe.stages[name], facts.path / name
+    made[name] = manifest_hash(folder)
     try:
         manifest = read_manifest(folder)
-        if manifest is not None and not isinstance(manifest, dict):
-            raise IntegrityError(f"{folder / MANIFEST}: damaged, not a manifest")
     except IntegrityError as error:
         facts.note(f"{_sentence(error, facts.path)}.")
         return StageFacts(name, settings, folder, "damaged")
     if manifest is None:
-        made[name] = ""
         return _unfinished(facts, name, settings, folder)
-    made[name] = fingerprint = str(manifest.get("fingerprint", ""))
+    fingerprint = str(manifest.get("fingerprint", ""))
     inputs = as_dict(manifest.get("inputs"))
-    current = all(made.get(source, known) == known for source, known in inputs.items())
+    current = all(made.get(source) == known for source, known in inputs.items())
     record = _last(facts.records, name, fingerprint, ("finished",)) or _attempt(folder)
     state = "finished" if current else "outdated"
     return StageFacts(name, settings, folder, state, fingerprint, record, str(manifest.get("code", "")))

@@ -39,8 +39,9 @@ def bits_per_byte(model: Transformer, held_out: Iterable[tuple[Any, int]], micro
 
 
 @torch.no_grad()
-def logprobs_of_labels(model: Transformer, batch: Any, micro_rows: int = 8) -> Tensor:
-    """log p of each label in nats at its own position, in the shape of `labels`, 0 where there is none; in memory.
+def logprobs_of_labels(model: Transformer, batch: Any, micro_rows: int = 8, temperature: float = 1.0) -> Tensor:
+    """log p of each label in nats at its own position, at `temperature`; in the shape of `labels`, 0 where there is
+    none; in memory.
 
     The reference of DPO (sum it over the last dimension) and of GRPO's divergence: what the objective computes for
     the same weights, so that log-ratios start at 0.
@@ -50,7 +51,7 @@ def logprobs_of_labels(model: Transformer, batch: Any, micro_rows: int = 8) -> T
     start, device = 0, next(model.parameters()).device
     for micro in micro_batches(rows, micro_rows, device):
         hidden_BTD, labels_BT = forward(model, micro).hidden_BTD, micro["labels"].flatten(0, -2)
-        logprobs = label_logprobs(hidden_BTD, model.head_VD, labels_BT).view(micro["labels"].shape)
+        logprobs = label_logprobs(hidden_BTD / temperature, model.head_VD, labels_BT).view(micro["labels"].shape)
         result[start : start + len(logprobs), ..., : logprobs.shape[-1]] = logprobs.cpu()
         start += len(logprobs)
     return result
