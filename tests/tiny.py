@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from glassbox.judge.problems import Problem, generate
 from glassbox.model.folder import LoadedModel
 from glassbox.model.transformer import Transformer
@@ -115,3 +117,15 @@ def tiny_loaded(context: int = 96) -> LoadedModel:
 def tiny_problems(count: int) -> list[Problem]:
     """Small additions."""
     return list(generate((ProblemKind(kind="addition", low=1, high=30),), count, 1, "train"))
+
+
+OBJECTIVE_VOCABULARY = 29
+
+
+def objective_model(seed: int) -> Transformer:
+    """A dense network small enough to compare objectives on, with weights from the seed; one thread."""
+    torch.set_num_threads(1)
+    network = Network(dim=16, layers=2, attention=Attention(heads=2, kv_heads=1), hidden=32, init_std=0.3)
+    model = Transformer(network, OBJECTIVE_VOCABULARY)
+    model.init_weights(seed)
+    return model

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -12,7 +13,7 @@ import typer
 from rich.table import Table
 
 from glassbox import __version__
-from glassbox.console import err, out, stdin_is_terminal, stop_on_signal, watching
+from glassbox.console import err, out, stop_on_signal, watching
 from glassbox.errors import GlassboxError, IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
@@ -228,6 +229,8 @@ def serve(
     runs: Runs = Path("runs"),
 ) -> None:
     """Serve a model: OpenAI-compatible HTTP and a chat page."""
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise RequestError("the server needs FastAPI and uvicorn: pip install 'glassbox-llm[serve]'")
     from glassbox.serve.app import serve_model
 
     serve_model(runs_.model_folder(model, runs), name=model, host=host, port=port, api_key=api_key, slots=slots)
@@ -304,7 +307,7 @@ def _print_scores(folder: Path) -> None:
 def _typed() -> Iterable[str]:
     while True:
         try:
-            line = input("> " if stdin_is_terminal() else "")
+            line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
         if not line.strip():

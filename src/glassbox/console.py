@@ -99,7 +99,3 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def stdin_is_terminal() -> bool:
-    return sys.stdin.isatty()

@@ -9,21 +9,11 @@ import torch
 
 from glassbox.align.objective import dpo, dpo_loss, sft
 from glassbox.model.transformer import Transformer
-from glassbox.recipe.network import Attention, Network
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.loop import accumulate
 from glassbox.train.rows import labelled_tokens, row_count, to_rows
-
-VOCABULARY = 29
-
-
-def build(seed: int) -> Transformer:
-    torch.set_num_threads(1)
-    model = Transformer(
-        Network(dim=16, layers=2, attention=Attention(heads=2, kv_heads=1), hidden=32, init_std=0.3), VOCABULARY
-    )
-    model.init_weights(seed)
-    return model
+from tests.tiny import OBJECTIVE_VOCABULARY as VOCABULARY
+from tests.tiny import objective_model as build
 
 
 def pairs(count: int = 5, length: int = 40) -> dict[str, np.ndarray]:

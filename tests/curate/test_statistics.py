@@ -109,7 +109,7 @@ def brute_force(text: str) -> dict[str, float]:
     return out
 
 
-def check(texts: list[str]) -> None:
+def assert_plain_values(texts: list[str]) -> None:
     measured = statistics(pa.array(texts, pa.large_string()))
     for text, row in zip(texts, measured, strict=True):
         expected = brute_force(text)
@@ -119,17 +119,17 @@ def check(texts: list[str]) -> None:
 
 
 def test_handmade_texts_give_the_plain_values() -> None:
-    check(HANDMADE)
+    assert_plain_values(HANDMADE)
 
 
 def test_real_files_give_the_plain_values() -> None:
-    check([path.read_text(encoding="utf-8") for path in REAL])
+    assert_plain_values([path.read_text(encoding="utf-8") for path in REAL])
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("ab c\n.#…-{中É"), max_size=120), min_size=1, max_size=4))
 def test_any_text_gives_the_plain_values(texts: list[str]) -> None:
-    check(texts)
+    assert_plain_values(texts)
 
 
 def test_a_slice_of_an_arrow_array_is_read_at_its_offset() -> None:

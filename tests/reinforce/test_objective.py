@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassbox.model.transformer import Output, Transformer
-from glassbox.recipe.network import Attention, Network
 from glassbox.recipe.training import Grpo
 from glassbox.reinforce.objective import (
     clipped_loss,
@@ -24,18 +23,10 @@ from glassbox.reinforce.objective import (
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.loop import accumulate
 from glassbox.train.rows import to_rows
+from tests.tiny import OBJECTIVE_VOCABULARY as VOCABULARY
+from tests.tiny import objective_model as build
 
-VOCABULARY = 29
 F64 = torch.float64
-
-
-def build(seed: int) -> Transformer:
-    torch.set_num_threads(1)
-    model = Transformer(
-        Network(dim=16, layers=2, attention=Attention(heads=2, kv_heads=1), hidden=32, init_std=0.3), VOCABULARY
-    )
-    model.init_weights(seed)
-    return model
 
 
 def near(seed: int) -> Transformer:

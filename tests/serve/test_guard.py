@@ -47,8 +47,8 @@ def test_wrong_values_are_named(client, fields, param):
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"messages": 1', b"messages=1"])
 def test_bodies_that_are_no_request(client, body):
     for path in ("/v1/chat/completions", "/v1/completions"):
-        refusal(client.post(path, content=body, headers={"content-type": "application/json"}), 400)
-        refusal(client.post(path, content=body), 400)
+        assert refusal(client.post(path, content=body, headers={"content-type": "application/json"}), 400)
+        assert refusal(client.post(path, content=body), 400)
 
 
 def test_fields_of_openai_that_mean_nothing_here_are_let_through(client):
@@ -57,9 +57,9 @@ def test_fields_of_openai_that_mean_nothing_here_are_let_through(client):
 
 
 def test_unknown_paths_and_methods(client):
-    refusal(client.get("/v2"), 404)
-    refusal(client.get("/v1/chat/completions"), 405)
-    refusal(client.get("/v1/models/other"), 404)
+    assert refusal(client.get("/v2"), 404)
+    assert refusal(client.get("/v1/chat/completions"), 405)
+    assert refusal(client.get("/v1/models/other"), 404)
 
 
 def test_sizes(loaded):

@@ -14,7 +14,7 @@ from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json, write_lines
 from glassbox.model.folder import LoadedModel, load_model
 from glassbox.recipe.training import DpoStage
-from glassbox.tokens.order import permute, round_keys
+from glassbox.tokens.order import epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
 from glassbox.train.loop import compute_dtype, fit
@@ -41,19 +41,16 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
     columns = pair_rows([(chosen, rejected) for _, chosen, rejected in pairs])
     with loaded.model.computing_in(compute_dtype(config.loop, workspace.device)):
         columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
-    per_epoch = len(pairs) // config.rows
 
     def batch_at(step: int) -> dict[str, Any]:
-        epoch, turn = divmod(step, per_epoch)
-        wanted = np.arange(turn * config.rows, (turn + 1) * config.rows)
-        index = permute(wanted, len(pairs), round_keys(workspace.seed, f"dpo/epoch {epoch}"))
+        index = epoch_indices(step, config.rows, len(pairs), workspace.seed, "dpo")
         return {name: column[index] for name, column in columns.items()}
 
     progress = fit(
         loaded.model,
         batch_at,
         dpo(config.beta),
-        steps=config.epochs * per_epoch,
+        steps=config.epochs * (len(pairs) // config.rows),
         optimizer=config.optimizer,
         schedule=config.schedule,
         loop=config.loop,

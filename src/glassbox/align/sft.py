@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from glassbox.align.objective import sft
 from glassbox.errors import RequestError
 from glassbox.judge.stage import read_problems
@@ -12,7 +10,7 @@ from glassbox.model.folder import load_model
 from glassbox.recipe.training import SftStage
 from glassbox.tokens.batches import Batch
 from glassbox.tokens.chat import encode_chat
-from glassbox.tokens.order import permute, round_keys
+from glassbox.tokens.order import epoch_indices
 from glassbox.tokens.pack import pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, special_id
 from glassbox.train.finish import finish
@@ -32,20 +30,17 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
             f"{len(problems)} conversations fill only {len(rows)} rows of {context} tokens, fewer than one step's "
             f"{config.rows}; lower `rows` or `context`, or give more problems"
         )
-    per_epoch = len(rows) // config.rows
     pad_id = special_id(loaded.tokenizer, END_OF_TEXT)
 
     def batch_at(step: int) -> Batch:
-        epoch, turn = divmod(step, per_epoch)
-        wanted = np.arange(turn * config.rows, (turn + 1) * config.rows)
-        index = permute(wanted, len(rows), round_keys(workspace.seed, f"sft/epoch {epoch}"))
+        index = epoch_indices(step, config.rows, len(rows), workspace.seed, "sft")
         return rows_to_batch(encoded, [rows[i] for i in index], context, pad_id)
 
     progress = fit(
         loaded.model,
         batch_at,
         sft,
-        steps=config.epochs * per_epoch,
+        steps=config.epochs * (len(rows) // config.rows),
         optimizer=config.optimizer,
         schedule=config.schedule,
         loop=config.loop,

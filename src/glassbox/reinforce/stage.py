@@ -4,7 +4,6 @@ Rollouts are made where the loop asks for a step's batch, by the weights of that
 (seed, step, problem, sample): a resumed run samples the same tokens.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,11 +81,11 @@ def rollout(
 def prompt_indices(prompts: int, available: int, seed: int, step: int) -> NDArray[np.int64]:
     """Which problems a step asks: the next ones of an order that is new for each pass over the problems."""
     turn = np.arange(step * prompts, (step + 1) * prompts)
-    epochs, places = turn // available, turn % available
-    of: Callable[[int], NDArray[np.int64]] = lambda epoch: permute(  # noqa: E731
-        places[epochs == epoch], available, round_keys(seed, f"grpo/epoch {epoch}")
-    )
-    return np.concatenate([of(epoch) for epoch in np.unique(epochs).tolist()])
+    parts = []
+    for epoch in range(turn[0] // available, turn[-1] // available + 1):
+        places = turn[turn // available == epoch] % available
+        parts.append(permute(places, available, round_keys(seed, f"grpo/epoch {epoch}")))
+    return np.concatenate(parts)
 
 
 def completion_rows(replies: list[Reply], advantage_B: Tensor) -> dict[str, Any]:

@@ -66,6 +66,16 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def epoch_indices(step: int, rows: int, available: int, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Which `rows` of `available` a step takes: each epoch in an order of its own, without the rest that fills no step.
+
+    An epoch is `available // rows` steps. Returns int64 (rows,).
+    """
+    epoch, turn = divmod(step, available // rows)
+    keys = round_keys(seed, f"{purpose}/epoch {epoch}")
+    return permute(np.arange(turn * rows, (turn + 1) * rows), available, keys)
+
+
 class Mixture:
     """Rows of a mixture of sources.
 
