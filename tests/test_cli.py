@@ -69,6 +69,13 @@ def test_plan_schema_recipes_and_init(
     assert {row["would"] for row in json.loads(out)} == {"run"}
 
 
+def test_the_server_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    code, _, err = call(monkeypatch, capsys, "serve", "nothing")
+    assert code == 2
+    assert "pip install 'glassbox-llm[serve]'" in err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(monkeypatch, capsys, "run", "absent.yaml", "--debug")
     assert code == 2
