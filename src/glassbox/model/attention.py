@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassbox.model.cache import Cache
-from glassbox.model.layers import Linear
+from glassbox.model.layers import Linear, RMSNorm
 from glassbox.recipe.network import Network
 
 
@@ -33,14 +33,14 @@ def share(
     ids_BT: Tensor,
     positions_BT: Tensor | None,
     documents_BT: Tensor | None,
-    cached: bool,
+    cache: Cache | None,
     dtype: torch.dtype,
 ) -> Shared:
     """Rotary tables and mask for a forward pass over `ids_BT`; see `Transformer.forward` for the arguments."""
     T, device = ids_BT.shape[1], ids_BT.device
     places_BT = positions_BT if positions_BT is not None else torch.arange(T, device=device)[None]
     cos, sin = rotary(places_BT, network.head_dim, network.attention.rope_base)
-    if cached and positions_BT is not None:
+    if cache is not None and positions_BT is not None:
         seen_BTS = visible(positions_BT, torch.arange(int(positions_BT.max()) + 1, device=device)[None], network)
     elif documents_BT is not None or (network.attention.window or T) < T or by_products(T, dtype, device):
         order_1T = torch.arange(T, device=device)[None]
@@ -88,16 +88,20 @@ class Attention(nn.Module):
 
     def __init__(self, network: Network, layer: int):
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = network.attention.heads, network.attention.kv_heads, network.head_dim
-        self.layer = layer
-        self.qkv = Linear(network.dim, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        settings = network.attention
+        self.heads, self.kv_heads, self.head_dim = settings.heads, settings.kv_heads, network.head_dim
+        self.layer, self.clip = layer, settings.clip_qkv
+        self.qkv = Linear(network.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=settings.bias)
+        self.q_norm = self.k_norm = None
+        if settings.qk_norm is not None:
+            heads, kv_heads = (self.heads, self.kv_heads) if settings.qk_norm == "whole" else (1, 1)
+            self.q_norm = RMSNorm(heads * self.head_dim, network.norm_eps)
+            self.k_norm = RMSNorm(kv_heads * self.head_dim, network.norm_eps)
         self.out = Linear(self.heads * self.head_dim, network.dim)
 
     def forward(self, x_BTD: Tensor, shared: Shared, cache: Cache | None) -> Tensor:
         B, T, _ = x_BTD.shape
-        qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim)
-        qk, v_BTKd = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
-        q_BTHd, k_BTKd = rotate(qk, shared.cos, shared.sin).split((self.heads, self.kv_heads), dim=2)
+        q_BTHd, k_BTKd, v_BTKd = self._project(x_BTD, shared)
         if cache is not None:
             cache.write(self.layer, k_BTKd, v_BTKd, shared.positions_BT)
         if cache is None or shared.positions_BT is None:
@@ -108,6 +112,18 @@ class Attention(nn.Module):
             k_BSKd, v_BSKd = cache.keys[self.layer][:, :S], cache.values[self.layer][:, :S]
             y_BTHd = self._attend(q_BTHd, k_BSKd.transpose(1, 2), v_BSKd.transpose(1, 2), shared.bias)
         return self.out(y_BTHd.reshape(B, T, -1))
+
+    def _project(self, x_BTD: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, H, d), keys and values (B, T, K, d): product, norm, clip, rotation, in this order."""
+        qkv = self.qkv(x_BTD).unflatten(-1, (-1, self.head_dim))
+        qk, v_BTKd = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTHd, k_BTKd = qk.split((self.heads, self.kv_heads), dim=2)
+            qk = torch.cat((_normed(q_BTHd, self.q_norm), _normed(k_BTKd, self.k_norm)), dim=2)
+        if self.clip is not None:
+            qk, v_BTKd = qk.clamp(-self.clip, self.clip), v_BTKd.clamp(-self.clip, self.clip)
+        q_BTHd, k_BTKd = rotate(qk, shared.cos, shared.sin).split((self.heads, self.kv_heads), dim=2)
+        return q_BTHd, k_BTKd, v_BTKd
 
     def _attend(self, q_BTHd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, bias: Tensor | None) -> Tensor:
         """Softmax attention of the queries over the keys -> (B, T, H, d)."""
@@ -131,3 +147,8 @@ class Attention(nn.Module):
         weight_BKGTS = (score_BKGTS + bias[:, None]).softmax(dim=-1)
         y_BKRd = weight_BKGTS.view(B, self.kv_heads, -1, bias.shape[-1]) @ v_BKSd
         return y_BKRd.view(B, H, T, d).transpose(1, 2)
+
+
+def _normed(x_BTHd: Tensor, norm: RMSNorm) -> Tensor:
+    """The norm over as many neighbouring channels as it has gains: one head (dots.llm1) or all of them (OLMoE)."""
+    return norm(x_BTHd.flatten(2).unflatten(2, (-1, norm.weight.shape[0])), x_BTHd.dtype).view(x_BTHd.shape)

@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         losses and loads leave out. With a cache of B rows: the new tokens are stored at `positions_BT` and attend to
         everything stored at or before their own position; None: the rows are new and start at 0.
         """
-        shared = share(self.network, ids_BT, positions_BT, documents_BT, cache is not None, self.compute_dtype)
+        shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
         x_BTD = F.embedding(ids_BT, self.embedding.weight).float()
         routings: list[Routing] = []
         for block in self.blocks:
