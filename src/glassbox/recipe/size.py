@@ -1,6 +1,7 @@
 """What a network costs: parameters, FLOPs and bytes in closed form from its settings, without building it.
 
-Exact for parameters (held against the built network); FLOPs count every matrix product once, a multiply-add as two.
+Exact for parameters (held against the built network and the published counts); FLOPs count every matrix product once,
+a multiply-add as two.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from glassbox.recipe.network import Network
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameter counts of a network."""
+    """Parameter counts of a network. A router's balancing bias is a buffer and not among them."""
 
     total: int
     active: int
-    """Those a token passes through: all but the experts it is not sent to."""
+    """Those a token passes through on the way to the next token: neither the experts it is not sent to nor the blocks
+    that predict further ahead."""
     embedding: int
     """The embedding and, if it is not tied to it, the output head."""
 
@@ -33,56 +35,142 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Weights of a part: of the products that a token passes through, of idle experts, gains and biases."""
+
+    matrices: int
+    idle: int
+    vectors: int
+
+    @property
+    def total(self) -> int:
+        return self.matrices + self.idle + self.vectors
+
+
 def parameters(network: Network, vocab_size: int) -> Parameters:
     """Parameter counts of the network with a vocabulary of `vocab_size`."""
-    block, idle = _block(network)
+    blocks = _blocks(network)
+    ahead = [_ahead(network)] * _depth(network)
     embedding = vocab_size * network.dim * (1 if network.tie_embeddings else 2)
-    total = network.layers * block + network.dim + embedding
-    return Parameters(total, total - network.layers * idle, embedding)
+    total = sum(part.total for part in blocks + ahead) + _gain(network) + embedding
+    unused = sum(part.idle for part in blocks) + sum(part.total for part in ahead)
+    return Parameters(total, total - unused, embedding)
 
 
-def _block(network: Network) -> tuple[int, int]:
-    """(parameters of one block, those of them that a token does not use)."""
-    attention = network.attention
+def _depth(network: Network) -> int:
+    return 0 if network.multi_token is None else network.multi_token.depth
+
+
+def _gain(network: Network) -> int:
+    """Gains of one norm of the residual stream's width."""
+    return network.dim if network.norm == "rms" else 0
+
+
+def _blocks(network: Network) -> list[_Part]:
+    return [_block(network, dense=layer < network.dense_layers) for layer in range(network.layers)]
+
+
+def _block(network: Network, *, dense: bool) -> _Part:
+    """One block: attention, feed-forward and its two norms."""
+    attention, width = network.attention, network.head_dim
     heads = attention.heads + 2 * attention.kv_heads
-    shared = network.dim * network.head_dim * (heads + attention.heads) + 2 * network.dim
-    if network.experts is None:
+    matrices = network.dim * width * (heads + attention.heads)
+    normed = {None: 0, "head": 2, "whole": attention.heads + attention.kv_heads}[attention.qk_norm]
+    vectors = 2 * _gain(network) + width * (normed + heads * attention.bias)
+    if dense:
         assert network.hidden is not None
-        return shared + 3 * network.dim * network.hidden, 0
-    expert = 3 * network.dim * network.experts.hidden
-    idle = (network.experts.count - network.experts.top_k) * expert
-    return shared + network.experts.count * (expert + network.dim), idle
+        return _Part(matrices + 3 * network.dim * network.hidden, 0, vectors)
+    experts = network.experts
+    assert experts is not None
+    expert = 3 * network.dim * experts.hidden
+    used = (experts.top_k + experts.shared) * expert + experts.count * network.dim
+    return _Part(matrices + used, (experts.count - experts.top_k) * expert, vectors)
 
 
-def forward_flops(network: Network, vocab_size: int, context: int) -> float:
+def _ahead(network: Network) -> _Part:
+    """One block that predicts further ahead: its projection of state and token, its block, three norms of its own."""
+    block = _block(network, dense=network.experts is None)
+    return _Part(block.matrices + 2 * network.dim**2, block.idle, block.vectors + 3 * _gain(network))
+
+
+def forward_flops(network: Network, vocab_size: int, context: int, *, ahead: bool = False) -> float:
     """FLOPs of one token's forward pass in rows of `context` tokens.
 
-    2 for each active weight of a matrix product (the head's included, the embedding's look-up not), and 4 * heads *
-    head_dim for each key a token attends to: (context + 1) / 2 on average, fewer under a window.
+    2 for each weight of a matrix product it passes through (the head's included, the embedding's look-up not), and 4 *
+    heads * head_dim for each key a token attends to: (context + 1) / 2 on average, fewer under a window. With `ahead`
+    the blocks that predict further ahead count as well, each with a pass through the head.
     """
-    head = vocab_size * network.dim
-    counted = parameters(network, vocab_size)
-    matrices = counted.active - counted.embedding - network.dim - network.layers * 2 * network.dim + head
+    parts = _blocks(network)
+    heads = 1
+    if ahead:
+        parts += [_ahead(network)] * _depth(network)
+        heads += _depth(network)
+    matrices = sum(part.matrices for part in parts) + heads * vocab_size * network.dim
     window = min(network.attention.window or context, context)
     keys = (window * (window + 1) / 2 + (context - window) * window) / context
-    return 2.0 * matrices + 4.0 * network.layers * network.attention.heads * network.head_dim * keys
+    return 2.0 * matrices + 4.0 * len(parts) * network.attention.heads * network.head_dim * keys
 
 
-def train_flops(network: Network, vocab_size: int, context: int) -> float:
-    """FLOPs of training on one token: forward, and twice as much backward."""
-    return 3.0 * forward_flops(network, vocab_size, context)
+def train_flops(network: Network, vocab_size: int, context: int, *, ahead: bool = False) -> float:
+    """FLOPs of training on one token: forward, and twice as much backward; what is computed again does not count."""
+    return 3.0 * forward_flops(network, vocab_size, context, ahead=ahead)
 
 
-def train_memory(network: Network, vocab_size: int, tokens: int, precision: str = "bf16") -> Memory:
+def train_memory(
+    network: Network,
+    vocab_size: int,
+    tokens: int,
+    precision: str = "bf16",
+    recompute: str = "none",
+    *,
+    ahead: bool = False,
+) -> Memory:
     """Bytes while training with `tokens` tokens in a micro-batch: fp32 weights, gradients and AdamW's two moments, and
-    an estimate of what the forward pass keeps for the backward (no recomputation; logits are made in chunks)."""
+    an estimate of what the forward pass keeps for the backward (logits are made in chunks).
+
+    A token's block keeps its inputs, queries, keys and values, and three times the feed-forward's inner width; with
+    `recompute` selective only the outputs of products and attention; with full its input alone, and one block whole
+    while it is computed again.
+    """
     total = parameters(network, vocab_size).total
-    attention = network.attention
-    width = network.head_dim * (2 * attention.heads + 2 * attention.kv_heads)
-    inner = network.hidden or 0
-    if network.experts is not None:
-        inner = network.experts.top_k * network.experts.hidden + network.experts.top_k * network.dim
-    kept = 4 * network.dim + width + 3 * inner
-    size = 2 if precision == "bf16" else 4
-    activations = tokens * (network.layers * (kept * size + 2 * network.dim * 4) + network.dim * (4 + size))
-    return Memory(4 * total, 4 * total, 8 * total, activations)
+    size = 4 if precision == "fp32" else 2
+    blocks = [True] * network.dense_layers + [False] * (network.layers - network.dense_layers)
+    if ahead:
+        blocks += [network.experts is None] * _depth(network)
+    whole = [_kept(network, dense) * size + 2 * network.dim * 4 for dense in blocks]
+    products = [_products(network, dense) * size + network.dim * 4 for dense in blocks]
+    per_token = {
+        "none": sum(whole),
+        "selective": sum(products) + max(w - p for w, p in zip(whole, products, strict=True)),
+        "full": len(blocks) * network.dim * 4 + max(whole),
+    }[recompute]
+    return Memory(4 * total, 4 * total, 8 * total, tokens * (per_token + network.dim * (4 + size)))
+
+
+def _kept(network: Network, dense: bool) -> int:
+    """Values of the compute type that a block keeps for a token's backward pass."""
+    return 4 * network.dim + _attention_width(network) + 3 * _inner(network, dense) + _copies(network, dense)
+
+
+def _products(network: Network, dense: bool) -> int:
+    """Those of them that are outputs of matrix products or of attention."""
+    return network.dim + _attention_width(network) + 2 * _inner(network, dense) + _copies(network, dense)
+
+
+def _attention_width(network: Network) -> int:
+    """Queries, keys, values and the heads' outputs."""
+    return network.head_dim * (2 * network.attention.heads + 2 * network.attention.kv_heads)
+
+
+def _inner(network: Network, dense: bool) -> int:
+    """Inner width of the feed-forward that one token uses."""
+    if dense:
+        return network.hidden or 0
+    assert network.experts is not None
+    return (network.experts.top_k + network.experts.shared) * network.experts.hidden
+
+
+def _copies(network: Network, dense: bool) -> int:
+    """A token's state is copied once for each expert it is sent to, and so is each one's output."""
+    return 0 if dense or network.experts is None else 2 * network.experts.top_k * network.dim
