@@ -1,6 +1,11 @@
-"""Dropless token-choice mixture of experts: router, grouped products, balancing losses (OLMoE, arXiv:2409.02060).
+"""Mixture of experts without dropped tokens: router, grouped products, balancing.
 
-Letters: T tokens, D model width, E experts, K experts of a token, R = T * K rows sorted by expert, H inner width.
+A token's K experts are rows of one tall matrix, sorted by expert, and each weight is one grouped product over it. The
+whole computation is one operator with a backward pass of its own, which keeps only the tokens and the gate and up
+activations, and counts its operations.
+
+Letters: B rows of the batch, T tokens (of all rows), S tokens of a row, D model width, E experts, K experts of a token,
+R expert rows, H inner width.
 """
 
 from dataclasses import dataclass
@@ -11,155 +16,305 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from glassbox.model.feed_forward import swiglu
+from glassbox.model.feed_forward import FeedForward
 from glassbox.recipe.network import Experts, Network
 
 ALIGN = 16
-"""Rows to which an expert's rows are aligned where that pays (`MixtureOfExperts._layout`)."""
+"""Rows to which an expert's rows are aligned where that pays (`places`)."""
 
 
-def _kernel(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
+def grouped_product(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
+    """x_RD, rows sorted by expert, times each row's expert's matrix -> (R, H). `ends_E` (int32) holds the row after
+    each expert's last; ends_E[-1] is R. An expert may have no row."""
     return F.grouped_mm(x_RD, w_EDH, offs=ends_E)
 
 
-@torch.library.custom_op("glassbox::grouped_product", mutates_args=())
-def grouped_product(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
-    """x_RD, rows sorted by expert, times each row's expert's matrix -> (R, H).
-
-    `ends_E` (int32) holds the row after each expert's last; ends_E[-1] must be R. Empty experts are fine. An operator
-    of its own because the built-in one refuses fp32 when compiled or on the meta device and expanded gradients always,
-    and is counted as zero operations.
-    """
-    return _kernel(x_RD, w_EDH, ends_E)
-
-
-@grouped_product.register_fake
-def _(x_RD: Tensor, w_EDH: Tensor, ends_E: Tensor) -> Tensor:
-    return x_RD.new_empty(x_RD.shape[0], w_EDH.shape[-1])
-
-
-@torch.library.custom_op("glassbox::grouped_weight_gradient", mutates_args=())
 def grouped_weight_gradient(x_RD: Tensor, grad_RH: Tensor, ends_E: Tensor) -> Tensor:
     """Sum over each expert's rows of the outer product of input and gradient -> (E, D, H); zero without rows."""
     return F.grouped_mm(x_RD.t(), grad_RH, offs=ends_E)
 
 
-@grouped_weight_gradient.register_fake
-def _(x_RD: Tensor, grad_RH: Tensor, ends_E: Tensor) -> Tensor:
-    return x_RD.new_empty(ends_E.shape[0], x_RD.shape[1], grad_RH.shape[1])
+def _rows(weight_TK: Tensor, place_TK: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """(token of each expert row, its weight (R, 1)); rows between the experts' get token 0 with weight 0."""
+    place, K = place_TK.flatten(), place_TK.shape[1]
+    numbers = torch.arange(place.shape[0], device=place.device).div_(K, rounding_mode="floor")
+    token_R = place.new_zeros(rows).scatter_(0, place, numbers)
+    return token_R, weight_TK.new_zeros(rows).scatter_(0, place, weight_TK.flatten())[:, None]
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def compute(
+    x_TD: Tensor, weight_TK: Tensor, place_TK: Tensor, ends_E: Tensor, rows: int, gate_up_EDH: Tensor, down_EHD: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(sum over a token's K experts of weight * SwiGLU expert (T, D), gate and up activations (R, 2H)).
+
+    `place_TK` is the expert row of each choice, of `rows` in all; `ends_E` as in `grouped_product`.
+    """
+    token_R, weight_R1 = _rows(weight_TK, place_TK, rows)
+    gate_up_RH = grouped_product(x_TD.index_select(0, token_R), gate_up_EDH, ends_E)
+    gate_RH, up_RH = gate_up_RH.chunk(2, dim=-1)
+    y_RD = grouped_product(F.silu(gate_RH).mul_(up_RH).mul_(weight_R1), down_EHD, ends_E)
+    return F.embedding_bag(place_TK, y_RD, mode="sum"), gate_up_RH
 
 
-def _backward(ctx: Any, grad_RH: Tensor) -> tuple[Tensor, Tensor, None]:
-    x_RD, w_EDH, ends_E = ctx.saved_tensors
-    grad_RH = grad_RH.contiguous()
+experts_forward = torch.library.custom_op("glassbox::experts", compute, mutates_args=())
+
+
+@experts_forward.register_fake
+def _(
+    x_TD: Tensor, weight_TK: Tensor, place_TK: Tensor, ends_E: Tensor, rows: int, gate_up_EDH: Tensor, down_EHD: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x_TD), x_TD.new_empty(rows, gate_up_EDH.shape[-1])
+
+
+@torch.library.custom_op("glassbox::experts_backward", mutates_args=())
+def experts_backward(
+    grad_TD: Tensor,
+    x_TD: Tensor,
+    weight_TK: Tensor,
+    place_TK: Tensor,
+    ends_E: Tensor,
+    gate_up_RH: Tensor,
+    gate_up_EDH: Tensor,
+    down_EHD: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `compute` by tokens (T, D), weights (T, K), gate_up (E, D, 2H) and down (E, H, D)."""
+    token_R, weight_R1 = _rows(weight_TK, place_TK, gate_up_RH.shape[0])
+    gate_RH, up_RH = gate_up_RH.chunk(2, dim=-1)
+    grad_RD = grad_TD.index_select(0, token_R)
+    silu_RH = F.silu(gate_RH)
+    inner_RH = silu_RH * up_RH
+    grad_inner_RH = grouped_product(grad_RD, down_EHD.transpose(-2, -1), ends_E)
+    grad_weight_R = torch.linalg.vecdot(grad_inner_RH, inner_RH)
+    grad_down = grouped_weight_gradient(inner_RH.mul_(weight_R1), grad_RD, ends_E)
+    del grad_RD, inner_RH
+    grad_inner_RH.mul_(weight_R1)
+    grad_gate_up_RH = torch.empty_like(gate_up_RH)
+    grad_gate_RH, grad_up_RH = grad_gate_up_RH.chunk(2, dim=-1)
+    torch.mul(grad_inner_RH, silu_RH, out=grad_up_RH)
+    grad_gate_RH.copy_(torch.ops.aten.silu_backward(grad_inner_RH.mul_(up_RH), gate_RH))
+    del grad_inner_RH, silu_RH
+    grad_gate_up = grouped_weight_gradient(x_TD.index_select(0, token_R), grad_gate_up_RH, ends_E)
+    grad_x_RD = grouped_product(grad_gate_up_RH, gate_up_EDH.transpose(-2, -1), ends_E)
+    grad_x_TD = F.embedding_bag(place_TK, grad_x_RD, mode="sum")
+    return grad_x_TD, grad_weight_R[place_TK], grad_gate_up, grad_down
+
+
+@experts_backward.register_fake
+def _(
+    grad_TD: Tensor,
+    x_TD: Tensor,
+    weight_TK: Tensor,
+    place_TK: Tensor,
+    ends_E: Tensor,
+    gate_up_RH: Tensor,
+    gate_up_EDH: Tensor,
+    down_EHD: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        grouped_product(grad_RH, w_EDH.transpose(-2, -1), ends_E),
-        grouped_weight_gradient(x_RD, grad_RH, ends_E),
-        None,
+        torch.empty_like(x_TD),
+        torch.empty_like(weight_TK),
+        gate_up_EDH.new_empty(gate_up_EDH.shape),
+        down_EHD.new_empty(down_EHD.shape),
     )
 
 
-grouped_product.register_autograd(_backward, setup_context=_save)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x_TD, weight_TK, place_TK, ends_E, _, gate_up_EDH, down_EHD = inputs
+    ctx.save_for_backward(x_TD, weight_TK, place_TK, ends_E, output[1], gate_up_EDH, down_EHD)
+    ctx.mark_non_differentiable(output[1])
 
 
-@register_flop_formula([torch.ops.glassbox.grouped_product, torch.ops.glassbox.grouped_weight_gradient])
-def _flops(x_shape: Any, w_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * x_shape[0] * x_shape[1] * w_shape[-1]
+def _backward(ctx: Any, grad_TD: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    grad_x, grad_weight, grad_gate_up, grad_down = experts_backward(grad_TD.contiguous(), *ctx.saved_tensors)
+    return grad_x, grad_weight, None, None, None, grad_gate_up, grad_down
 
 
-@dataclass(frozen=True)
-class Routing:
-    """A layer's choice of experts."""
-
-    logit_TE: Tensor
-    prob_TE: Tensor
-    weight_TK: Tensor
-    expert_TK: Tensor
+experts_forward.register_autograd(_backward, setup_context=_save)
 
 
-class Router(nn.Module):
-    """x_TD -> Routing. Scores and softmax run in fp32; ties go the way of `torch.topk`."""
-
-    def __init__(self, dim: int, experts: Experts):
-        super().__init__()
-        self.experts = experts
-        self.weight = nn.Parameter(torch.empty(experts.count, dim))
-
-    def forward(self, x_TD: Tensor) -> Routing:
-        logit_TE = F.linear(x_TD.float(), self.weight.float())
-        prob_TE = logit_TE.softmax(dim=-1)
-        weight_TK, expert_TK = prob_TE.topk(self.experts.top_k, dim=-1)
-        if self.experts.normalise:
-            weight_TK = weight_TK / weight_TK.sum(dim=-1, keepdim=True)
-        return Routing(logit_TE, prob_TE, weight_TK, expert_TK)
+@register_flop_formula(torch.ops.glassbox.experts)
+def _forward_flops(x: Any, weight: Any, place: Any, ends: Any, rows: int, gate_up: Any, down: Any, **_: Any) -> int:
+    return 2 * place[0] * place[1] * (gate_up[1] * gate_up[2] + down[1] * down[2])
 
 
-def balance(routing: Routing, valid_T: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor]:
-    """A layer's router loss (scalar, weighted) and its load (E,), tokens sent to each expert.
+@register_flop_formula(torch.ops.glassbox.experts_backward)
+def _backward_flops(
+    grad: Any, x: Any, weight: Any, place: Any, ends: Any, saved: Any, gate_up: Any, down: Any, **_: Any
+) -> int:
+    return 4 * place[0] * place[1] * (gate_up[1] * gate_up[2] + down[1] * down[2])
 
-    Load balancing: E / (T K) * sum_e load_e * mean probability_e, 1 when balanced and E/K at worst; the gradient flows
-    through the probabilities. Z-loss: mean over tokens of logsumexp^2, divided by K. Both as OLMoE's training code
-    scales them, which is K times less than equations 3 and 4 of the paper. Tokens outside `valid_T` (None: all are in)
-    count in nothing.
+
+def places(expert_TK: Tensor, experts: int, align: bool) -> tuple[Tensor, Tensor, int]:
+    """(expert row of each choice (T, K), int32 end of each expert's rows (E,), rows in all).
+
+    With `align` an expert's rows start at a multiple of `ALIGN`, and the last expert takes the slack so that the number
+    of rows never varies: oneDNN compiles a bf16 kernel for every number of rows it has not met, which made the product
+    2.4 times as slow (4,096 rows of 128 by 384, 8 experts: 3.3 ms against 1.3).
     """
-    z_T = routing.logit_TE.logsumexp(dim=-1).square()
-    chosen_R = routing.expert_TK.flatten()
-    kept_T = torch.ones_like(z_T) if valid_T is None else valid_T.to(z_T.dtype)
-    tokens = kept_T.sum().clamp_min(1)
-    load_E = kept_T.new_zeros(experts.count).scatter_add_(0, chosen_R, kept_T.repeat_interleave(experts.top_k))
-    mean_E, z = kept_T @ routing.prob_TE / tokens, (kept_T @ z_T) / tokens
-    imbalance = experts.count * (load_E / (tokens * experts.top_k) * mean_E).sum()
-    return experts.balance_loss * imbalance + experts.z_loss * z / experts.top_k, load_E.long()
-
-
-class MixtureOfExperts(nn.Module):
-    """x_TD -> (y_TD, Routing): the weighted sum of K SwiGLU experts for each token; no token is ever dropped."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        assert network.experts is not None
-        experts = network.experts
-        self.router = Router(network.dim, experts)
-        self.gate_up_EDH = nn.Parameter(torch.empty(experts.count, network.dim, 2 * experts.hidden))
-        self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
-
-    def forward(self, x_TD: Tensor) -> tuple[Tensor, Routing]:
-        routing = self.router(x_TD)
-        T, K = routing.expert_TK.shape
-        sorted_R, order_R = routing.expert_TK.flatten().sort(stable=True)
-        slot_R, ends_E, rows = self._layout(sorted_R, x_TD)
-        x_RD = x_TD.index_select(0, order_R // K)
-        if rows > T * K:
-            x_RD = x_RD.new_zeros(rows, x_RD.shape[1]).index_copy(0, slot_R, x_RD)
-        # decoding calls the kernel itself: an operator defined in Python costs tens of microseconds a call
-        product = grouped_product if torch.is_grad_enabled() else _kernel
-        hidden_RH = swiglu(product(x_RD, self.gate_up_EDH.to(x_TD.dtype), ends_E))
-        y_RD = product(hidden_RH, self.down_EHD.to(x_TD.dtype), ends_E)
-        place_R = torch.empty_like(order_R).scatter_(0, order_R, slot_R)
-        y_TKD = y_RD.index_select(0, place_R).view(T, K, -1)
-        return (y_TKD * routing.weight_TK[:, :, None].to(y_TKD.dtype)).sum(dim=1), routing
-
-    def _layout(self, sorted_R: Tensor, x_TD: Tensor) -> tuple[Tensor, Tensor, int]:
-        """(row of each sorted choice, int32 end of each expert's rows, rows in all).
-
-        Training in bf16 on a CPU, an expert's rows start at a multiple of `ALIGN` and the gaps are zero rows: oneDNN
-        compiles a kernel for every number of rows it has not met, which made the product 2.4 times as slow (4,096 rows
-        of 128 by 384, 8 experts: 3.3 ms against 1.3). The last expert takes the slack: the shape never varies.
-        """
-        experts, R = self.gate_up_EDH.shape[0], sorted_R.shape[0]
-        numbers_E = torch.arange(experts, device=sorted_R.device)
-        first_E = torch.searchsorted(sorted_R, numbers_E)
-        last_E = torch.searchsorted(sorted_R, numbers_E, right=True)
-        slot_R = torch.arange(R, device=sorted_R.device)
-        if x_TD.dtype != torch.bfloat16 or x_TD.device.type != "cpu" or not torch.is_grad_enabled():
-            return slot_R, last_E.int(), R
+    sorted_R, order_R = expert_TK.flatten().sort(stable=True)
+    R = sorted_R.shape[0]
+    numbers_E = torch.arange(experts, device=sorted_R.device)
+    last_E = torch.searchsorted(sorted_R, numbers_E, right=True)
+    slot_R = torch.arange(R, device=sorted_R.device)
+    rows, end_E = R, last_E
+    if align:
+        first_E = torch.cat([last_E.new_zeros(1), last_E[:-1]])
         rows = -(-(R + experts * (ALIGN - 1)) // ALIGN) * ALIGN
         end_E = ((last_E - first_E + ALIGN - 1) // ALIGN * ALIGN).cumsum(0)
         start_E = torch.cat([end_E.new_zeros(1), end_E[:-1]])
         slot_R = slot_R + (start_E - first_E)[sorted_R]
         end_E[-1] = rows
-        return slot_R, end_E.int(), rows
+    place_TK = torch.empty_like(order_R).scatter_(0, order_R, slot_R).view_as(expert_TK)
+    return place_TK, end_E.int(), rows
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A layer's choice of experts for B rows of S tokens."""
+
+    logit_BSE: Tensor
+    score_BSE: Tensor
+    """Softmax or sigmoid of the logits, fp32."""
+    chosen: tuple[Tensor, Tensor]
+    """Expert and token (of all B * S) of every choice, both (R,)."""
+
+
+class Router(nn.Module):
+    """x (B, S, D) -> logits and scores (B, S, E), in fp32; `choose` takes each token's K experts from the scores."""
+
+    bias_E: Tensor | None
+    """Steers the choice against the load, without a gradient; it never enters the weights (arXiv:2408.15664)."""
+
+    def __init__(self, dim: int, experts: Experts):
+        super().__init__()
+        self.experts = experts
+        self.weight = nn.Parameter(torch.empty(experts.count, dim))
+        self.register_buffer("bias_E", torch.empty(experts.count, dtype=torch.float32) if experts.score_bias else None)
+
+    def forward(self, x_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        logit_BSE = F.linear(x_BSD.float(), self.weight.float())
+        return logit_BSE, logit_BSE.softmax(-1) if self.experts.score == "softmax" else logit_BSE.sigmoid()
+
+    def choose(self, score_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """(weights, experts) of each token, both (T, K); ties go the way of `torch.topk`."""
+        K = self.experts.top_k
+        if self.bias_E is None:
+            weight_TK, expert_TK = score_TE.topk(K, dim=-1)
+        else:
+            expert_TK = (score_TE.detach() + self.bias_E).topk(K, dim=-1).indices
+            weight_TK = score_TE.gather(-1, expert_TK)
+        if self.experts.normalise:
+            weight_TK = weight_TK / (weight_TK.sum(dim=-1, keepdim=True) + 1e-20)
+        return weight_TK * self.experts.scale if self.experts.scale != 1 else weight_TK, expert_TK
+
+    @torch.no_grad()
+    def move_bias(self, load_E: Tensor, rate: float) -> None:
+        """b += rate * sign(mean load - load), with the loads of a whole step: balance without an auxiliary loss
+        (arXiv:2408.15664, algorithm 1). A router without a bias is left alone."""
+        if self.bias_E is not None:
+            load_E = load_E.to(self.bias_E)
+            self.bias_E += rate * (load_E.mean() - load_E).sign()
+
+
+class MixtureOfExperts(nn.Module):
+    """x (B, S, D) -> (y (B, S, D), Routing): the weighted sum of each token's SwiGLU experts, and the shared ones."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        assert network.experts is not None
+        experts = network.experts
+        self.experts = experts
+        self.router = Router(network.dim, experts)
+        self.gate_up_EDH = nn.Parameter(torch.empty(experts.count, network.dim, 2 * experts.hidden))
+        self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
+        self.shared = FeedForward(network.dim, experts.shared * experts.hidden) if experts.shared else None
+
+    def forward(self, x_BSD: Tensor) -> tuple[Tensor, Routing]:
+        logit_BSE, score_BSE = self.router(x_BSD)
+        x_TD, score_TE = x_BSD.flatten(0, 1), score_BSE.flatten(0, 1)
+        if self.experts.choice == "token":
+            weight_TK, expert_TK = self.router.choose(score_TE)
+            y_TD = self._compute(x_TD, weight_TK, expert_TK)
+            token_TK = torch.arange(len(x_TD), device=x_TD.device)[:, None].expand_as(expert_TK)
+            chosen = expert_TK.flatten(), token_TK.flatten()
+        else:
+            weight_R, expert_R, token_R = expert_choice(score_BSE, self.experts.top_k)
+            y_RD = self._compute(x_TD.index_select(0, token_R), weight_R[:, None], expert_R[:, None])
+            y_TD = torch.zeros_like(x_TD).index_add(0, token_R, y_RD * self.experts.scale)
+            chosen = expert_R, token_R
+        if self.shared is not None:
+            y_TD = y_TD + self.shared(x_TD)
+        return y_TD.view_as(x_BSD), Routing(logit_BSE, score_BSE, chosen)
+
+    def _compute(self, x_TD: Tensor, weight_TK: Tensor, expert_TK: Tensor) -> Tensor:
+        grad = torch.is_grad_enabled()
+        align = grad and x_TD.dtype == torch.bfloat16 and x_TD.device.type == "cpu"
+        place_TK, ends_E, rows = places(expert_TK, self.experts.count, align)
+        gate_up_EDH, down_EHD = self._weights(x_TD.dtype)
+        # decoding calls the function itself: an operator defined in Python costs tens of microseconds a call
+        run = experts_forward if grad else compute
+        return run(x_TD, weight_TK.to(x_TD.dtype), place_TK, ends_E, rows, gate_up_EDH, down_EHD)[0]
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The experts' matrices in the compute type, their inner width filled with zeros to rows of 16 bytes, which
+        the grouped product needs."""
+        gate_up_EDH, down_EHD = self.gate_up_EDH.to(dtype), self.down_EHD.to(dtype)
+        E, D, H = down_EHD.shape[0], down_EHD.shape[2], down_EHD.shape[1]
+        if gap := -H % (16 // dtype.itemsize):
+            gate_up_EDH = F.pad(gate_up_EDH.view(E, D, 2, H), (0, gap)).view(E, D, 2 * (H + gap))
+            down_EHD = F.pad(down_EHD, (0, 0, 0, gap))
+        return gate_up_EDH, down_EHD
+
+
+def expert_choice(score_BSE: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(weights, experts, tokens), each (R,): in every row each expert takes the top_k * S // E tokens (at least one)
+    with its highest scores (arXiv:2202.09368; OLMoE, section 4.1.4). A row's choice looks at the whole row."""
+    B, S, E = score_BSE.shape
+    weight_BEC, place_BEC = score_BSE.transpose(1, 2).topk(max(1, top_k * S // E), dim=-1)
+    token_BEC = place_BEC + S * torch.arange(B, device=score_BSE.device)[:, None, None]
+    expert_BEC = torch.arange(E, device=score_BSE.device)[None, :, None].expand_as(token_BEC)
+    return weight_BEC.flatten(), expert_BEC.flatten(), token_BEC.flatten()
+
+
+def balance(routing: Routing, valid_BS: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's weighted losses over the micro-batch (scalar) and over each sequence (scalar), and its load (E,).
+
+    | loss           | value                                                        | scale                    |
+    |----------------|--------------------------------------------------------------|--------------------------|
+    | load balancing | E / (T K) * sum_e load_e * mean score_e                      | 1 balanced, E/K at worst |
+    | z              | mean over tokens of logsumexp(logits)^2, divided by K        |                          |
+    | sequence       | mean over rows of sum_e f_e P_e, P_e = mean score_e,         | 1 when balanced          |
+    |                | f_e = E / (K S) * times e is among the best K without bias   |                          |
+
+    Scores are rescaled to sum to 1 over the experts (softmax's do). Gradients flow through them alone. The first two
+    are as OLMoE's training code scales them, which is K times less than equations 3 and 4 of the paper
+    (arXiv:2409.02060), the third is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2). Tokens outside `valid_BS` (None:
+    all are in) count in nothing.
+    """
+    B, S, E = routing.score_BSE.shape
+    K = experts.top_k
+    kept_BS = routing.score_BSE.new_ones(B, S) if valid_BS is None else valid_BS.to(routing.score_BSE.dtype)
+    tokens_B = kept_BS.sum(1).clamp_min(1)
+    expert_R, token_R = routing.chosen
+    kept_R = kept_BS.flatten().index_select(0, token_R)
+    load_E = kept_BS.new_zeros(E).scatter_add_(0, expert_R, kept_R)
+    score_BSE = routing.score_BSE
+    if experts.score == "sigmoid":
+        score_BSE = score_BSE / score_BSE.sum(-1, keepdim=True)
+    sum_BE = torch.einsum("bs,bse->be", kept_BS, score_BSE)
+    tokens = tokens_B.sum()
+    loss = routing.score_BSE.new_zeros(())
+    if experts.balance_loss:
+        loss = loss + experts.balance_loss * E * (load_E / (tokens * K) * (sum_BE.sum(0) / tokens)).sum()
+    if experts.z_loss:
+        z_BS = routing.logit_BSE.logsumexp(dim=-1).square()
+        loss = loss + experts.z_loss * (kept_BS * z_BS).sum() / (tokens * K)
+    sequence = loss.new_zeros(())
+    if experts.sequence_loss:
+        favourite_BSK = score_BSE.detach().topk(K, dim=-1).indices
+        times_BE = kept_BS.new_zeros(B, E).scatter_add_(
+            1, favourite_BSK.flatten(1), kept_BS.repeat_interleave(K, dim=1)
+        )
+        share_BE = E / (K * tokens_B[:, None]) * times_BE
+        sequence = experts.sequence_loss * (share_BE * (sum_BE / tokens_B[:, None])).sum(-1).mean()
+    return loss, sequence, load_E.long()

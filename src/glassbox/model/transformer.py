@@ -3,7 +3,7 @@
 One forward serves training and decoding. Precision: weights are fp32; matrix products run in `compute_dtype`; the
 residual stream, norms, softmax, router and losses stay in fp32.
 
-Letters: B batch, T tokens of a row, D model width, V vocabulary, L layers, E experts.
+Letters: B batch, T tokens of a row, D model width, V vocabulary, L layers with experts, E experts.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from glassbox.model.attention import Attention, Shared, share
 from glassbox.model.cache import Cache
-from glassbox.model.experts import MixtureOfExperts, Routing, balance
+from glassbox.model.experts import MixtureOfExperts, Router, Routing, balance
 from glassbox.model.feed_forward import FeedForward
-from glassbox.model.layers import Linear, RMSNorm
+from glassbox.model.layers import Linear, norm
 from glassbox.recipe.network import Network
 
 
@@ -29,10 +29,16 @@ class Output:
 
     hidden_BTD: Tensor
     """States after the final norm, in the compute type; logits are `hidden_BTD @ model.head_VD.T`."""
+    state_BTD: Tensor
+    """States before the final norm, fp32: what `Transformer.draft` goes on from."""
     aux: Tensor
-    """Scalar, fp32: the weighted router losses, mean over tokens and layers; 0 if dense or decoding from a cache."""
+    """Scalar, fp32: the weighted router losses (`experts.balance`), those over the micro-batch averaged over layers,
+    those over sequences summed; 0 if dense or decoding from a cache."""
     load_LE: Tensor | None
-    """Tokens sent to each expert of each layer, padding left out; None if dense or decoding."""
+    """Tokens sent to each expert of each layer that has experts, those of multi-token blocks after them, padding left
+    out; None if dense or decoding."""
+    drafts: tuple[Tensor, ...] = ()
+    """If asked for: for k = 1, 2 ... the state (B, T, D) whose logits at position i predict token i + k + 1."""
 
 
 class Block(nn.Module):
@@ -40,11 +46,12 @@ class Block(nn.Module):
 
     def __init__(self, network: Network, layer: int):
         super().__init__()
-        self.attention_norm = RMSNorm(network.dim, network.norm_eps)
+        self.attention_norm = norm(network)
         self.attention = Attention(network, layer)
-        self.feed_forward_norm = RMSNorm(network.dim, network.norm_eps)
+        self.feed_forward_norm = norm(network)
         self.feed_forward: FeedForward | MixtureOfExperts
-        if network.hidden is not None:
+        if layer < network.dense_layers or network.experts is None:
+            assert network.hidden is not None
             self.feed_forward = FeedForward(network.dim, network.hidden)
         else:
             self.feed_forward = MixtureOfExperts(network)
@@ -55,8 +62,32 @@ class Block(nn.Module):
         normed_BTD = self.feed_forward_norm(x_BTD, dtype)
         if isinstance(self.feed_forward, FeedForward):
             return x_BTD + self.feed_forward(normed_BTD), None
-        y_TD, routing = self.feed_forward(normed_BTD.flatten(0, 1))
-        return x_BTD + y_TD.view_as(x_BTD), routing
+        y_BTD, routing = self.feed_forward(normed_BTD)
+        return x_BTD + y_BTD, routing
+
+
+class MultiTokenBlock(nn.Module):
+    """(state_BTD, embedded_BTD) -> (state for the head (B, T, D), Routing or None).
+
+    From the last layer's state at position i and the embedding of token i + k: one product over [normed state, normed
+    embedding], an ordinary block, a norm (MiMo, arXiv:2505.07608, section 2.2; names and order of MiMo's own code).
+    """
+
+    def __init__(self, network: Network, depth: int):
+        super().__init__()
+        self.token_norm = norm(network)
+        self.hidden_norm = norm(network)
+        self.project = Linear(2 * network.dim, network.dim)
+        self.block = Block(network, network.layers + depth)
+        self.norm = norm(network)
+
+    def forward(
+        self, state_BTD: Tensor, embedded_BTD: Tensor, shared: Shared, cache: Cache | None
+    ) -> tuple[Tensor, Routing | None]:
+        dtype = shared.cos.dtype
+        both = torch.cat((self.hidden_norm(state_BTD, dtype), self.token_norm(embedded_BTD, dtype)), dim=-1)
+        x_BTD, routing = self.block(self.project(both).float(), shared, cache)
+        return self.norm(x_BTD, dtype), routing
 
 
 class Transformer(nn.Module):
@@ -69,8 +100,10 @@ class Transformer(nn.Module):
         """Type of the matrix products; set it to bfloat16 for mixed precision."""
         self.embedding = nn.Embedding(vocab_size, network.dim, _weight=torch.empty(vocab_size, network.dim))
         self.blocks = nn.ModuleList(Block(network, layer) for layer in range(network.layers))
-        self.norm = RMSNorm(network.dim, network.norm_eps)
+        self.norm = norm(network)
         self.head = None if network.tie_embeddings else Linear(network.dim, vocab_size)
+        depth = network.multi_token.depth if network.multi_token else 0
+        self.multi_token = nn.ModuleList(MultiTokenBlock(network, k) for k in range(depth))
 
     @property
     def head_VD(self) -> Tensor:
@@ -84,28 +117,69 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         cache: Cache | None = None,
+        drafts: bool = False,
     ) -> Output:
         """Run the network.
 
         Without a cache: `positions_BT` restart at 0 in each document (None: 0..T-1), and tokens attend to earlier
         tokens with the same number in `documents_BT` (None: to all); a negative number marks padding, which router
         losses and loads leave out. With a cache of B rows: the new tokens are stored at `positions_BT` and attend to
-        everything stored at or before their own position; None: the rows are new and start at 0.
+        everything stored at or before their own position; None: the rows are new and start at 0. With `drafts` (and
+        no cache) the multi-token blocks run too.
         """
         shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
-        x_BTD = F.embedding(ids_BT, self.embedding.weight).float()
-        routings: list[Routing] = []
+        x_BTD = self._embed(ids_BT)
+        routings: list[Routing | None] = []
         for block in self.blocks:
             x_BTD, routing = block(x_BTD, shared, cache)
-            if routing is not None:
+            routings.append(routing)
+        drafted: list[Tensor] = []
+        if drafts:
+            for k, module in enumerate(self.multi_token, 1):
+                # the last k positions have no token to look at; what they are given instead, nobody may use
+                ahead_BT = torch.cat((ids_BT[:, k:], ids_BT[:, :k]), dim=1)[:, : ids_BT.shape[1]]
+                hidden, routing = module(self._handed_on(x_BTD), self._embed(ahead_BT), shared, None)
+                drafted.append(self._scaled(hidden))
                 routings.append(routing)
-        hidden_BTD = self.norm(x_BTD, self.compute_dtype)
-        if not routings or cache is not None:
-            return Output(hidden_BTD, x_BTD.new_zeros(()), None)
-        valid_T = None if documents_BT is None else documents_BT.flatten() >= 0
+        hidden_BTD = self._scaled(self.norm(x_BTD, self.compute_dtype))
+        aux, load_LE = x_BTD.new_zeros(()), None
+        chosen = [routing for routing in routings if routing is not None]
+        if chosen and cache is None:
+            aux, load_LE = self._balance(chosen, documents_BT)
+        return Output(hidden_BTD, x_BTD, aux, load_LE, tuple(drafted))
+
+    def draft(
+        self, k: int, state_BTD: Tensor, next_ids_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """The state (B, T, D) of multi-token block `k` (0 is the first), whose logits predict token i + k + 2 from the
+        network's `state_BTD` at position i and token i + k + 1; its keys and values go into the cache's layer
+        `layers + k`."""
+        shared = share(self.network, next_ids_BT, positions_BT, None, cache, self.compute_dtype)
+        hidden, _ = self.multi_token[k](self._handed_on(state_BTD), self._embed(next_ids_BT), shared, cache)
+        return self._scaled(hidden)
+
+    def _embed(self, ids_BT: Tensor) -> Tensor:
+        return F.embedding(ids_BT, self.embedding.weight).float()
+
+    def _scaled(self, hidden_BTD: Tensor) -> Tensor:
+        """Under muP the head's input shrinks as the width grows (arXiv:2203.03466, table 8)."""
+        return hidden_BTD if self.network.mup_base is None else hidden_BTD * (self.network.mup_base / self.network.dim)
+
+    def _handed_on(self, state_BTD: Tensor) -> Tensor:
+        """What the multi-token blocks take from the last layer."""
+        assert self.network.multi_token is not None
+        return self.norm(state_BTD, torch.float32) if self.network.multi_token.normed else state_BTD
+
+    def _balance(self, routings: list[Routing], documents_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         assert self.network.experts is not None
-        losses, loads = zip(*(balance(routing, valid_T, self.network.experts) for routing in routings), strict=True)
-        return Output(hidden_BTD, torch.stack(losses).mean(), torch.stack(loads))
+        valid_BT = None if documents_BT is None else documents_BT >= 0
+        each = [balance(routing, valid_BT, self.network.experts) for routing in routings]
+        losses, sequence_losses, loads = zip(*each, strict=True)
+        return torch.stack(losses).mean() + torch.stack(sequence_losses).sum(), torch.stack(loads)
+
+    def routers(self) -> list[Router]:
+        """The routers in the order of `Output.load_LE`."""
+        return [module for module in self.modules() if isinstance(module, Router)]
 
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
@@ -116,22 +190,38 @@ class Transformer(nn.Module):
         finally:
             self.compute_dtype = before
 
+    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
         """Set every weight, in place, from the seed.
 
-        | tensor                                       | first values                                              |
-        |----------------------------------------------|-----------------------------------------------------------|
-        | gains of norms                               | 1                                                         |
-        | every matrix: embedding, attention, experts, | normal with deviation `init_std`, cut at 3 deviations     |
-        | router, feed-forward, head                   | (OLMoE, arXiv:2409.02060, appendix B)                     |
+        | tensor                  | first values                                                                 |
+        |-------------------------|------------------------------------------------------------------------------|
+        | gains of norms          | 1                                                                            |
+        | biases, of routers too  | 0                                                                            |
+        | embedding, head         | normal with deviation `init_std`; cut at 3 deviations if `init` is truncated |
+        |                         | (OLMoE, arXiv:2409.02060, appendix B)                                        |
+        | every other matrix      | the same; under muP with deviation `init_std * sqrt(mup_base / dim)`         |
+        |                         | (arXiv:2203.03466, table 8)                                                  |
 
         A tensor's values follow from the seed and its name, not from the order of building.
         """
-        std = self.network.init_std
-        for name, weight in self.named_parameters():
+        for name, weight in (*self.named_parameters(), *self.named_buffers()):
             if weight.dim() == 1:
-                nn.init.ones_(weight)
-            else:
-                digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-                generator = torch.Generator(weight.device).manual_seed(int.from_bytes(digest[:7], "little"))
+                weight.fill_(0.0 if "bias" in name else 1.0)
+                continue
+            std = self.network.init_std * mup_width(name, self.network) ** -0.5
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            generator = torch.Generator(weight.device).manual_seed(int.from_bytes(digest[:7], "little"))
+            if self.network.init == "truncated":
                 nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
+            else:
+                weight.normal_(std=std, generator=generator)
+
+
+def mup_width(name: str, network: Network) -> float:
+    """How many times wider than `mup_base` the input of the named weight is, for muP (arXiv:2203.03466, table 8): its
+    first deviation is divided by the root of it, its learning rate by it. 1 for the embedding, the head, gains, biases
+    and without muP. Attention keeps 1/sqrt(head_dim), as head_dim does not grow with the width."""
+    if network.mup_base is None or name.endswith(("norm.weight", "bias")) or name.startswith(("embedding.", "head.")):
+        return 1.0
+    return network.dim / network.mup_base
