@@ -1,12 +1,14 @@
 """The network against transformers' own classes, and its own promises about packing, windows and caches."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from glassbox.model.cache import Cache
-from glassbox.model.transformer import Transformer
-from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.model.transformer import Transformer, mup_width
+from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 
 from .peers import peer, translated
 
@@ -162,3 +164,126 @@ def test_router_losses_are_means_over_layers_and_leave_padding_out():
     torch.testing.assert_close(padded.aux, model(ids_BT[:, :6]).aux)
     assert torch.equal(padded.load_LE, model(ids_BT[:, :6]).load_LE)
     assert build(DENSE)(ids_BT).load_LE is None
+
+
+AHEAD = Network(
+    dim=32,
+    layers=2,
+    attention=Attention(heads=4, kv_heads=1, bias=True),
+    hidden=48,
+    multi_token=MultiToken(depth=2),
+)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_multi_token_blocks_follow_the_published_formula(normed):
+    """u_i = W [norm_h(h_i); norm_t(e_(i+k))], one ordinary block, its norm, the shared head (MiMo, section 2.2)."""
+    model = build(AHEAD.model_copy(update={"multi_token": MultiToken(depth=2, normed=normed)}))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(1))
+    ids_BT = torch.randint(V, (3, 11), generator=torch.Generator().manual_seed(1))
+    output = model(ids_BT, drafts=True)
+    torch.testing.assert_close(output.hidden_BTD, model(ids_BT).hidden_BTD)
+
+    def rms(x, gain):
+        return x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * gain
+
+    h_BTD = rms(output.state_BTD, model.norm.weight) if normed else output.state_BTD
+    for k, (part, found) in enumerate(zip(model.multi_token, output.drafts, strict=True), 1):
+        e_BTD = model.embedding.weight[ids_BT[:, k:]]
+        both = torch.cat((rms(h_BTD[:, :-k], part.hidden_norm.weight), rms(e_BTD, part.token_norm.weight)), dim=-1)
+        # a one-layer network whose embedding holds u as its rows runs the block and the norm
+        alone = Transformer(AHEAD.model_copy(update={"layers": 1, "multi_token": None}), V)
+        weights = {f"blocks.0.{name}": value for name, value in part.block.state_dict().items()}
+        alone.load_state_dict(weights | {"norm.weight": part.norm.weight}, strict=False)
+        B, T, _ = both.shape
+        alone.embedding.weight = torch.nn.Parameter((both @ part.project.weight.T).flatten(0, 1))
+        expected = alone(torch.arange(B * T).view(B, T)).hidden_BTD
+        torch.testing.assert_close(found[:, :-k], expected, atol=1e-5, rtol=1e-4)
+    model.zero_grad()
+    (output.drafts[0][:, :-1] @ model.head_VD.T).logsumexp(-1).sum().backward()
+    for name in ("embedding.weight", "head.weight", "blocks.0.attention.qkv.weight", "multi_token.0.project.weight"):
+        assert model.get_parameter(name).grad.abs().sum() > 0, f"{name} gets no gradient from the first draft"
+
+
+def test_multi_token_blocks_predict_from_the_token_before_theirs():
+    """The first block's state at i changes with token i + 1 and not with token i + 2."""
+    model = build(AHEAD)
+    ids_BT = torch.arange(12)[None] % V
+    for place, changes in ((6, True), (7, False)):
+        other_BT = ids_BT.clone()
+        other_BT[0, place] = 50
+        one, two = model(ids_BT, drafts=True).drafts[0], model(other_BT, drafts=True).drafts[0]
+        assert torch.allclose(one[0, 5], two[0, 5]) != changes
+
+
+def test_multi_token_blocks_of_experts_balance_only_when_they_run():
+    model = build(MIXTURE.model_copy(update={"multi_token": MultiToken()}))
+    ids_BT = torch.randint(V, (2, 9))
+    assert len(model.routers()) == 3
+    assert model(ids_BT).load_LE.shape == (2, 4)
+    assert model(ids_BT, drafts=True).load_LE.sum(1).tolist() == [36, 36, 36]
+
+
+def test_first_layers_stay_dense_and_layer_norm_has_no_parameters():
+    experts = Experts(count=4, top_k=2, hidden=24, first_dense=1)
+    model = build(Network(dim=32, layers=3, hidden=40, attention=MIXTURE.attention, experts=experts, norm="layer"))
+    names = {name for name, _ in model.named_parameters()}
+    assert "blocks.0.feed_forward.gate_up.weight" in names
+    assert "blocks.1.feed_forward.router.weight" in names
+    assert not [name for name in names if "norm" in name]
+    ids_BT = torch.randint(V, (2, 9))
+    output = model(ids_BT)
+    assert output.load_LE.shape == (2, 4)
+    states = output.hidden_BTD
+    torch.testing.assert_close(states.mean(-1), torch.zeros(2, 9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(states.var(-1, correction=0), torch.ones(2, 9), atol=1e-3, rtol=0)
+
+
+def test_normal_weights_reach_further_than_truncated_ones():
+    model = Transformer(DENSE.model_copy(update={"init": "normal"}), 2000)
+    model.init_weights(0)
+    assert model.embedding.weight.abs().max() > 3.5 * DENSE.init_std
+    assert model.embedding.weight.std().item() == pytest.approx(DENSE.init_std, rel=0.03)
+
+
+def steps_of_adam(width: int, mup: bool) -> dict[str, float]:
+    """Mean size of what changed after 10 steps of Adam with the same data, at the logits and in the residual stream."""
+    torch.manual_seed(0)
+    attention = Attention(heads=width // 16, kv_heads=width // 16, head_dim=16)
+    network = Network(
+        dim=width, layers=2, attention=attention, hidden=2 * width, init_std=0.02, mup_base=32 if mup else None
+    )
+    model = Transformer(network, V)
+    model.init_weights(0)
+    groups = [{"params": [weight], "lr": 1e-2 / mup_width(name, network)} for name, weight in model.named_parameters()]
+    adam = torch.optim.Adam(groups)
+    ids_BT = torch.randint(V, (4, 33), generator=torch.Generator().manual_seed(1))
+
+    def read():
+        output = model(ids_BT)
+        return output.hidden_BTD @ model.head_VD.T, output.state_BTD
+
+    before = [value.detach() for value in read()]
+    for _ in range(10):
+        loss = F.cross_entropy(read()[0][:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return {
+        name: (value - start).abs().mean().item()
+        for name, value, start in zip(("logits", "state"), read(), before, strict=True)
+    }
+
+
+def test_coordinates_move_alike_at_every_width_under_mup_and_not_without():
+    """The slope of log2(mean change) against log2(width) (arXiv:2203.03466, appendix D)."""
+    slopes = {}
+    for mup in (True, False):
+        small, large = steps_of_adam(64, mup), steps_of_adam(256, mup)
+        slopes[mup] = {name: math.log2(large[name] / small[name]) / 2 for name in small}
+    assert abs(slopes[True]["state"]) <= 0.1, slopes
+    assert abs(slopes[True]["logits"]) <= 0.2, slopes  # what is left of the first weights' chance shrinks with width
+    assert slopes[False]["logits"] > 0.4, slopes
+    assert slopes[False]["state"] > 0.4, slopes
