@@ -9,9 +9,10 @@ import glassbox.generate.engine as engine_module
 from glassbox.errors import RequestError
 from glassbox.generate.engine import Engine, Request
 from glassbox.generate.score import logprobs
+from glassbox.recipe.network import Experts
 
 from ..model.peers import peer
-from .models import DENSE, MIXTURE, NETWORKS, NORMALISED, V, build, prompts
+from .models import DENSE, MIXTURE, NETWORKS, NORMALISED, WINDOWED, V, build, prompts
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -55,6 +56,26 @@ def test_greedy_equals_whole_forwards(model):
     for prompt, completion in zip(made, completions, strict=True):
         assert completion.ids == greedy_by_hand(model, prompt, 8, stops=(5,))
         assert completion.finish_reason == ("stop" if completion.ids[-1] == 5 else "length")
+
+
+def test_a_window_decodes_far_beyond_itself_in_its_own_columns(monkeypatch):
+    monkeypatch.setattr(engine_module, "PREFILL_TOKENS", 16)
+    model, made = build(WINDOWED), [*prompts(5), *prompts(2, seed=1, longest=60)]
+    engine = Engine(model, slots=4, capacity=140)
+    assert engine.cache.columns == 6
+    requests = [Request(prompt, 80, temperature=0) for prompt in made]
+    # the same prompt again, while the first one is decoding and after
+    requests += [Request(made[0], 3, temperature=0), Request(made[5], 9, temperature=0)]
+    for request, completion in zip(requests, engine.generate(requests), strict=True):
+        assert completion.ids == greedy_by_hand(model, request.prompt_ids, request.max_new_tokens)
+
+
+def test_experts_that_choose_their_tokens_cannot_decode():
+    experts = Experts(count=4, top_k=2, hidden=24, choice="expert", balance_loss=0)
+    model = build(MIXTURE)
+    model.network = MIXTURE.model_copy(update={"experts": experts})
+    with pytest.raises(RequestError, match="cannot decode token by token"):
+        Engine(model, slots=1, capacity=8)
 
 
 @pytest.mark.parametrize("slots", [1, 3, 24])

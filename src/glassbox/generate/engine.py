@@ -111,10 +111,18 @@ class _Group:
 class Engine:
     """Decodes requests with a model, at most `slots` at a time, each of at most `capacity` tokens with its prompt.
 
-    Computes in the type of the weights. The cache takes slots * capacity * 2 * layers * kv_heads * head_dim numbers.
+    Computes in the type of the weights. The cache takes slots * columns * 2 * layers * kv_heads * head_dim numbers;
+    columns are the capacity, or the attention's window if that is smaller. Raises `RequestError` for a network that
+    cannot decode.
     """
 
     def __init__(self, model: Transformer, *, slots: int, capacity: int):
+        experts = model.network.experts
+        if experts is not None and experts.choice == "expert":
+            raise RequestError(
+                "this network's experts choose their tokens among all of a row, later ones included, so it cannot "
+                "decode token by token; train it with `choice: token`"
+            )
         weight = model.embedding.weight
         self.model, self.slots, self.capacity = model, slots, capacity
         self.device, self.dtype = weight.device, weight.dtype
@@ -199,12 +207,16 @@ class Engine:
         return events
 
     def _admit_copies(self) -> list[Event]:
-        """Start the waiting requests whose prompt stands in a decoding row already: its keys and values are copied."""
+        """Start the waiting requests whose prompt a decoding row still holds: its keys and values are copied."""
         begun = len(self.decoding)
         limit = self.group.start if self.group else self.slots
         if not self.waiting or begun >= limit:
             return []
-        sources = {sequence.prompt: row for row, sequence in enumerate(self.decoding)}
+        sources = {
+            sequence.prompt: row
+            for row, sequence in enumerate(self.decoding)
+            if self.cache.holds(len(sequence.prompt), int(self.table["position"][row]))
+        }
         kept: deque[_Sequence] = deque()
         for sequence in self.waiting:
             source = sources.get(sequence.prompt)
@@ -240,13 +252,16 @@ class Engine:
         B = len(group.prompts)
         width = min(max(1, PREFILL_TOKENS // B), group.width - group.done)
         ids_BT = np.zeros((B, width), dtype=np.int64)
-        for line, prompt in zip(ids_BT, group.prompts, strict=True):
+        positions_BT = np.tile(np.arange(group.done, group.done + width), (B, 1))
+        for ids, positions, prompt in zip(ids_BT, positions_BT, group.prompts, strict=True):
             part = prompt[group.done : group.done + width]
-            line[: len(part)] = part  # what follows a shorter prompt is overwritten before anything can see it
-        positions = None if group.done == 0 else torch.arange(group.done, group.done + width).expand(B, -1)
+            ids[: len(part)] = part
+            positions[len(part) :] = -1
+        # at the start plain causal attention is faster; padding that it stores is never looked at
+        plain = group.done == 0 and (width <= self.cache.columns or positions_BT[:, -1].min() >= 0)
+        places_BT = None if plain else torch.from_numpy(positions_BT).to(self.device)
         rows = self.cache.rows(group.start, group.start + B)
-        positions_BT = None if positions is None else positions.to(self.device)
-        hidden_BTD = self.model(torch.from_numpy(ids_BT).to(self.device), positions_BT, cache=rows).hidden_BTD
+        hidden_BTD = self.model(torch.from_numpy(ids_BT).to(self.device), places_BT, cache=rows).hidden_BTD
         ends = [(i, len(prompt) - 1 - group.done) for i, prompt in enumerate(group.prompts)]
         ends = [(i, end) for i, end in ends if 0 <= end < width]
         if ends:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassbox.model.cache import Cache
+from glassbox.model.cache import Cache, Entry
 from glassbox.model.layers import Linear, RMSNorm
 from glassbox.recipe.network import Network
 
@@ -24,8 +24,8 @@ class Shared:
     """As `cos`."""
     bias: Tensor | None
     """(B or 1, 1, T, S): 0 where the query sees the key, -inf elsewhere; None: plain causal attention."""
-    positions_BT: Tensor | None
-    """Where the new tokens stand in the cache; None: at 0..T-1."""
+    entry: Entry | None
+    """Where the new tokens go in the cache; None: there is none."""
 
 
 def share(
@@ -39,19 +39,22 @@ def share(
     """Rotary tables and mask for a forward pass over `ids_BT`; see `Transformer.forward` for the arguments."""
     T, device = ids_BT.shape[1], ids_BT.device
     places_BT = positions_BT if positions_BT is not None else torch.arange(T, device=device)[None]
-    cos, sin = rotary(places_BT, network.head_dim, network.attention.rope_base)
-    if cache is not None and positions_BT is not None:
-        seen_BTS = visible(positions_BT, torch.arange(int(positions_BT.max()) + 1, device=device)[None], network)
+    cos, sin = (table.to(dtype) for table in rotary(places_BT, network.head_dim, network.attention.rope_base))
+    entry = None if cache is None else cache.enter(positions_BT, T)
+    if entry is not None and entry.keys_BS is not None:
+        seen_BTS = visible(places_BT, entry.keys_BS, network) & (entry.keys_BS >= 0)[:, None]
+        if entry.padded:  # nothing to see would give NaN
+            seen_BTS = seen_BTS | (places_BT < 0)[:, :, None]
     elif documents_BT is not None or (network.attention.window or T) < T or by_products(T, dtype, device):
         order_1T = torch.arange(T, device=device)[None]
         seen_BTS = visible(order_1T, order_1T, network)
         if documents_BT is not None:
             seen_BTS = seen_BTS & (documents_BT[:, :, None] == documents_BT[:, None, :])
     else:
-        return Shared(cos.to(dtype), sin.to(dtype), None, positions_BT)
+        return Shared(cos, sin, None, entry)
     # a float bias is made once here; a boolean mask would be turned into one again in every layer
     bias = torch.zeros(seen_BTS.shape, device=device, dtype=dtype).masked_fill_(~seen_BTS, float("-inf"))
-    return Shared(cos.to(dtype), sin.to(dtype), bias[:, None], positions_BT)
+    return Shared(cos, sin, bias[:, None], entry)
 
 
 def by_products(T: int, dtype: torch.dtype, device: torch.device) -> bool:
@@ -103,14 +106,9 @@ class Attention(nn.Module):
         B, T, _ = x_BTD.shape
         q_BTHd, k_BTKd, v_BTKd = self._project(x_BTD, shared)
         if cache is not None:
-            cache.write(self.layer, k_BTKd, v_BTKd, shared.positions_BT)
-        if cache is None or shared.positions_BT is None:
-            y_BTHd = self._attend(q_BTHd, k_BTKd.transpose(1, 2), v_BTKd.transpose(1, 2), shared.bias)
-        else:
-            assert shared.bias is not None
-            S = shared.bias.shape[-1]
-            k_BSKd, v_BSKd = cache.keys[self.layer][:, :S], cache.values[self.layer][:, :S]
-            y_BTHd = self._attend(q_BTHd, k_BSKd.transpose(1, 2), v_BSKd.transpose(1, 2), shared.bias)
+            assert shared.entry is not None
+            k_BTKd, v_BTKd = cache.extend(self.layer, k_BTKd, v_BTKd, shared.entry)
+        y_BTHd = self._attend(q_BTHd, k_BTKd.transpose(1, 2), v_BTKd.transpose(1, 2), shared.bias)
         return self.out(y_BTHd.reshape(B, T, -1))
 
     def _project(self, x_BTD: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
