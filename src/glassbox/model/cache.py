@@ -116,7 +116,7 @@ class Cache:
             S = max(highest, 0) + 1
             return Entry(into, of, S, torch.arange(S, device=device)[None], padded)
         columns_C = torch.arange(C, device=device)
-        if T - 1 <= (self.spare or 0):  # what they take the place of is out of the window of even the first of them
+        if (self.spare or 0) >= T - 1:  # what they take the place of is out of the window of even the first of them
             return Entry(into, of, C, end_B1 - 1 - (end_B1 - 1 - columns_C) % C, padded)
         start_B1 = end_B1 - (positions_BT >= 0).sum(dim=1, keepdim=True)
         keys_BS = start_B1 - C + torch.arange(C + T, device=device)
