@@ -34,10 +34,8 @@ def batches(tmp_path: Path, config: SftStage, count: int = 60) -> tuple[list[Any
     seen: list[Any] = []
     told: dict[str, Any] = {}
 
-    def fit(
-        model: object, batch_at: Any, objective: object, *, steps: int, router_losses: bool, **rest: object
-    ) -> None:
-        assert router_losses is False
+    def fit(model: object, batch_at: Any, objective: object, *, steps: int, beside: Any, **rest: object) -> None:
+        assert beside(0).router_losses is False
         seen.extend(batch_at(step) for step in range(steps))
 
     with (

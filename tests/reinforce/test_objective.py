@@ -172,7 +172,7 @@ def test_equal_rewards_give_exactly_no_gradient():
 def test_temperature_divides_the_logits():
     hidden, head = torch.randn(1, 4, 8), torch.randn(5, 8)
     rows = {"labels": torch.tensor([[-100, 1, 2, 3]]), "advantage": torch.ones(1)}
-    output = Output(hidden, torch.zeros(()), None)
+    output = Output(hidden, hidden, torch.zeros(()), None)
     _, metrics = grpo(Grpo(), temperature=0.5)(output, head, rows)
     expected = ((hidden @ head.T) / 0.5).log_softmax(-1)[0, torch.arange(3), torch.tensor([1, 2, 3])]
     torch.testing.assert_close(metrics["entropy"], -expected.sum())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glassbox.model.transformer import Transformer
-from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 
 VOCABULARY = 61
 
@@ -15,10 +15,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def build(experts: bool = True, tie: bool = False, seed: int = 3) -> Transformer:
-    part = {"experts": Experts(count=4, top_k=2, hidden=16)} if experts else {"hidden": 48}
+def build(experts: bool = True, tie: bool = False, seed: int = 3, ahead: int = 0, bias: bool = False) -> Transformer:
+    """`ahead` blocks that predict further ahead; experts with a score `bias`."""
+    part = {"experts": Experts(count=4, top_k=2, hidden=16, score_bias=bias)} if experts else {"hidden": 48}
     network = Network(
-        dim=32, layers=2, attention=Attention(heads=4, kv_heads=2), tie_embeddings=tie, init_std=0.1, **part
+        dim=32,
+        layers=2,
+        attention=Attention(heads=4, kv_heads=2),
+        tie_embeddings=tie,
+        init_std=0.1,
+        multi_token=MultiToken(depth=ahead) if ahead else None,
+        **part,
     )
     model = Transformer(network, VOCABULARY)
     model.init_weights(seed)

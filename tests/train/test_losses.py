@@ -88,14 +88,16 @@ def test_masks_by_brute_force(data, rows, length):
     expected = reference_logprobs(hidden, head, labels)
     torch.testing.assert_close(losses.label_logprobs(hidden, head, labels), expected)
     torch.testing.assert_close(losses.sequence_logprobs(hidden, head, labels), expected.sum(-1))
-    output = Output(hidden, torch.zeros(()), None)
+    output = Output(hidden, hidden, torch.zeros(()), None)
     loss, _ = losses.next_token(output, head, {"labels": labels})
     torch.testing.assert_close(loss, -expected.sum())
 
 
 def test_a_batch_without_labels_has_zero_loss_and_gradient():
     hidden, head, labels = states(2, 5)
-    loss, _ = losses.next_token(Output(hidden, torch.zeros(()), None), head, {"labels": torch.full_like(labels, -100)})
+    loss, _ = losses.next_token(
+        Output(hidden, hidden, torch.zeros(()), None), head, {"labels": torch.full_like(labels, -100)}
+    )
     loss.backward()
     assert loss == 0
     assert head.grad is not None

@@ -17,7 +17,7 @@ from glassbox.recipe.training import DpoStage
 from glassbox.tokens.order import epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import compute_dtype, fit
+from glassbox.train.loop import NOTHING, compute_dtype, fit
 from glassbox.train.rows import IGNORE, row_count
 
 SAMPLED_AT_ONCE = 256
@@ -55,7 +55,7 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
-        router_losses=False,
+        beside=lambda step: NOTHING,
         denominator=row_count,
     )
     finish(workspace, loaded, progress, source, counts)

@@ -14,7 +14,7 @@ from glassbox.tokens.order import epoch_indices
 from glassbox.tokens.pack import pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, special_id
 from glassbox.train.finish import finish
-from glassbox.train.loop import fit
+from glassbox.train.loop import Beside, fit
 
 
 def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
@@ -36,6 +36,7 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         index = epoch_indices(step, config.rows, len(rows), workspace.seed, "sft")
         return rows_to_batch(encoded, [rows[i] for i in index], context, pad_id)
 
+    beside = Beside(router_losses=False, multi_token=config.multi_token_loss)
     progress = fit(
         loaded.model,
         batch_at,
@@ -45,7 +46,7 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
-        router_losses=False,
+        beside=lambda step: beside,
     )
     about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}
     finish(workspace, loaded, progress, source, about)

@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.curation import CrawlStage, CurateStage
 from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
-from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, PretrainStage, SftStage
+from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
 KINDS: dict[str, type[Stage]] = {
     "crawl": CrawlStage,
@@ -17,6 +17,7 @@ KINDS: dict[str, type[Stage]] = {
     "problems": ProblemsStage,
     "tokenizer": TokenizerStage,
     "tokenize": TokenizeStage,
+    "import": ImportStage,
     "pretrain": PretrainStage,
     "sft": SftStage,
     "dpo": DpoStage,

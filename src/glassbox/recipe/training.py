@@ -1,4 +1,4 @@
-"""Settings of everything that trains: optimizer, schedule, loop, and the stages pretrain, sft, dpo and grpo."""
+"""Settings of everything that trains: optimizer, schedule, loop, and the stages import, pretrain, sft, dpo and grpo."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -41,10 +41,14 @@ class Schedule(Settings):
 class Loop(Settings):
     """How the training loop runs; `precision` and `micro_rows` decide results, `compile` at most their last bits."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of matrix products; weights, norms, softmax, router and loss stay in fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of matrix products; weights, norms, softmax, router and loss stay in fp32. fp16 scales the loss by
+    itself and needs a GPU; a CPU computes in bf16 instead."""
     micro_rows: int = Field(default=8, gt=0)
     """Sequences of one forward pass; a step accumulates as many passes as it needs."""
+    recompute: Literal["none", "selective", "full"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
+    """What the backward pass computes again to save memory: nothing; all but matrix products and attention; or whole
+    blocks. The result is the same."""
     compile: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
     """Whether blocks go through torch.compile (pays on GPUs and long runs; needs a C++ compiler on CPU)."""
     checkpoint_every: int = Field(default=100, gt=0, json_schema_extra=NOT_IDENTITY)
@@ -68,6 +72,10 @@ class Phase(Settings):
     """Sequence length in tokens."""
     rows: int = Field(gt=0)
     """Sequences in one optimizer step, over all devices."""
+    multi_token_loss: float = Field(default=0.3, ge=0)
+    """Weight of the loss of the network's multi-token blocks, if it has any; 0 leaves them as they are."""
+    score_bias_rate: float = Field(default=1e-3, ge=0)
+    """How far a step moves the routers' score biases, if they have any (arXiv:2408.15664); 0 holds them."""
 
     @model_validator(mode="after")
     def _check(self) -> "Phase":
@@ -76,16 +84,36 @@ class Phase(Settings):
         return self
 
 
-class PretrainStage(Stage):
-    """Train a new model on token shards."""
+class ImportStage(Stage):
+    """Take a published checkpoint into the run."""
 
-    takes: ClassVar[dict[str, str]] = {"tokens": "1"}
+    gives: ClassVar[str] = "model"
+
+    kind: Literal["import"]
+    """Convert a folder as transformers writes it; the run's record holds the hash of every file of it."""
+    path: str = Field(min_length=1)
+    """The checkpoint's folder: config.json, safetensors files and the tokenizer."""
+    model: Network
+    """The network it must hold; a folder that describes another is refused."""
+    vocab_size: int = Field(gt=0)
+    """Rows of its embedding."""
+    context: int = Field(gt=1)
+    """Longest row to use it on, in tokens."""
+
+
+class PretrainStage(Stage):
+    """Train a model on token shards: a new one, or from the weights of an earlier one."""
+
+    takes: ClassVar[dict[str, str]] = {"tokens": "1", "model": "0-1"}
     gives: ClassVar[str] = "model"
 
     kind: Literal["pretrain"]
     """Next-token prediction on packed documents."""
     model: Network
-    """The network to build."""
+    """The network to train. With a model in `from`, that one's network to go on with, one that is deeper, or one with
+    experts in place of its dense feed-forward: the weights are carried over (`model/grow.py`)."""
+    upcycle_noise: float = Field(default=0.0, ge=0, le=1)
+    """Dense model to experts: share of each expert's weights that are drawn anew, so that experts differ."""
     phases: tuple[Phase, ...] = Field(min_length=1)
     """Run one after another; the schedule spans them all."""
     optimizer: Optimizer
@@ -112,6 +140,8 @@ class SftStage(Stage):
     """Row length in tokens; conversations are packed into rows whole, longer ones are counted and left out."""
     rows: int = Field(gt=0)
     """Rows in one optimizer step."""
+    multi_token_loss: float = Field(default=0.1, ge=0)
+    """Weight of the loss of the network's multi-token blocks, if it has any; 0 leaves them as they are."""
     optimizer: Optimizer
     """AdamW's settings."""
     schedule: Schedule = Schedule(shape="linear")

@@ -22,7 +22,7 @@ from glassbox.reinforce.objective import denominator, group_advantages, grpo, in
 from glassbox.tokens.order import permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import fit
+from glassbox.train.loop import NOTHING, fit
 from glassbox.train.rows import IGNORE
 
 
@@ -41,7 +41,7 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
-        router_losses=False,
+        beside=lambda step: NOTHING,
         denominator=denominator(config.objective),
     )
     about = {"prompts": config.prompts * config.steps, "completions": config.prompts * config.steps * config.group}

@@ -48,6 +48,12 @@ class Progress:
     """Floating-point operations of the model's products, forward and backward."""
     evaluation: dict[str, float] = field(default_factory=dict)
     """The last in-loop evaluation."""
+    loss_scale: float = 65536.0
+    """What the loss is multiplied by in fp16."""
+    steps_at_scale: int = 0
+    """Steps since the loss scale changed."""
+    skipped: int = 0
+    """Steps that changed nothing, for an overflow in fp16."""
     expert_load: list[list[float]] = field(default_factory=list)
     """Share of the last logged step's tokens that each expert took, (layers, experts); empty for a dense network."""
 

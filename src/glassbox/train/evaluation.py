@@ -2,40 +2,94 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from glassbox.model.transformer import Transformer
-from glassbox.train.losses import label_logprobs, labelled, token_nll
-from glassbox.train.rows import forward, labelled_tokens, micro_batches, to_rows
+from glassbox.train.losses import label_logprobs, labelled, labelled_ahead, most_likely, token_nll
+from glassbox.train.rows import IGNORE, forward, micro_batches, to_rows
+
+
+@dataclass
+class HeldOut:
+    """What is measured on held-out text."""
+
+    nats: float = 0.0
+    """Summed negative log-likelihood of all labelled tokens."""
+    tokens: int = 0
+    """Labelled tokens."""
+    accepted: list[int] = field(default_factory=list)
+    """For each multi-token block, the targets for which it names the token that the network itself finds most likely
+    once it has read that far: what greedy drafting would accept."""
+    drafted: list[int] = field(default_factory=list)
+    """For each multi-token block, its targets."""
+
+    def __add__(self, other: "HeldOut") -> "HeldOut":
+        return HeldOut(
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            [a + b for a, b in zip_longest(self.accepted, other.accepted, fillvalue=0)],
+            [a + b for a, b in zip_longest(self.drafted, other.drafted, fillvalue=0)],
+        )
 
 
 @torch.no_grad()
+def measure(model: Transformer, batch: Any, micro_rows: int = 8) -> HeldOut:
+    """Read a batch of held-out text, its true tokens given at every position."""
+    found, device, depth = HeldOut(), next(model.parameters()).device, len(model.multi_token)
+    rows = to_rows(batch)
+    for micro in micro_batches(rows, micro_rows, device):
+        output, head_VD = forward(model, micro, drafts=depth > 0), model.head_VD
+        hidden_ND, labels_N = labelled(output.hidden_BTD, micro["labels"])
+        nats = float(token_nll(hidden_ND, head_VD, labels_N).double().sum())
+        here = HeldOut(nats, len(labels_N))
+        if depth:
+            own_BT = most_likely(output.hidden_BTD.flatten(0, 1), head_VD).view(micro["labels"].shape)
+            own_BT = torch.cat([own_BT[:, :1], own_BT[:, :-1]], dim=1)  # the network's own choice for each position
+            own_BT = own_BT.where(micro["labels"] != IGNORE, IGNORE)
+        for k, draft_BTD in enumerate(output.drafts, 1):
+            draft_ND, own_N = labelled_ahead(draft_BTD, {**micro, "labels": own_BT}, k + 1)
+            here.accepted.append(int((most_likely(draft_ND, head_VD) == own_N).sum()))
+            here.drafted.append(len(own_N))
+        found = found + here
+    return found
+
+
 def summed_nats(model: Transformer, batches: Iterable[Any], micro_rows: int = 8) -> tuple[float, int]:
     """The negative log-likelihood of all labelled tokens in nats, and how many they are."""
-    nats, tokens, device = 0.0, 0, next(model.parameters()).device
-    for batch in batches:
-        rows = to_rows(batch)
-        tokens += labelled_tokens(rows)
-        for micro in micro_batches(rows, micro_rows, device):
-            hidden_ND, labels_N = labelled(forward(model, micro).hidden_BTD, micro["labels"])
-            nats += float(token_nll(hidden_ND, model.head_VD, labels_N).double().sum())
-    return nats, tokens
+    found = sum((measure(model, batch, micro_rows) for batch in batches), HeldOut())
+    return found.nats, found.tokens
 
 
-def bits_per_byte(model: Transformer, held_out: Iterable[tuple[Any, int]], micro_rows: int = 8) -> float | None:
-    """Bits that the model needs for a byte of text: summed nats / ln 2 / bytes; None if there is no text.
+def held_out_metrics(
+    model: Transformer, held_out: Iterable[tuple[Any, int]], source: str, micro_rows: int = 8
+) -> dict[str, float]:
+    """`bits_per_byte/<source>`: summed nats / ln 2 / bytes; and, for a network that predicts further ahead,
+    `acceptance/<source>` (`acceptance_2/<source>` for the second block, and so on): accepted over drafted. Empty if
+    there is no text.
 
     `held_out` gives batches, each with the UTF-8 bytes that its labelled tokens stand for (`tokens.held_out_rows`).
-    Unlike a loss per token, the measure compares across tokenizers.
+    Unlike a loss per token, bits per byte compare across tokenizers.
     """
-    nats, text_bytes = 0.0, 0
+    found, text_bytes = HeldOut(), 0
     for batch, batch_bytes in held_out:
-        nats += summed_nats(model, [batch], micro_rows)[0]
+        found += measure(model, batch, micro_rows)
         text_bytes += batch_bytes
-    return nats / math.log(2) / text_bytes if text_bytes else None
+    if not text_bytes:
+        return {}
+    metrics = {f"bits_per_byte/{source}": found.nats / math.log(2) / text_bytes}
+    for k, (accepted, drafted) in enumerate(zip(found.accepted, found.drafted, strict=True), 1):
+        metrics[f"{acceptance_name(k)}/{source}"] = accepted / max(1, drafted)
+    return metrics
+
+
+def acceptance_name(block: int) -> str:
+    """What the acceptance of the multi-token block (1 is the first) is called."""
+    return "acceptance" if block == 1 else f"acceptance_{block}"
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
     for each step:  rows = batch_at(step)                   the step's data, a pure function of the step
                     for each micro-batch: forward, objective, backward
-                    clip, learning rate, AdamW
+                    clip, learning rate, AdamW, score biases
                     metrics, evaluation, checkpoint         when their turn comes
                     stop if asked                           after a checkpoint
 
@@ -28,15 +28,37 @@ from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import Loop, Optimizer, Schedule
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
+from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_adamw
-from glassbox.train.rows import Rows, forward, labelled_tokens, micro_batches, real_tokens, to_rows
+from glassbox.train.recompute import all_blocks, recompute_blocks
+from glassbox.train.rows import Rows, forward, has_target, labelled_tokens, micro_batches, real_tokens, to_rows
 from glassbox.train.schedule import factor
 from glassbox.train.throughput import peak_flops
 
 log = logging.getLogger("glassbox")
 
+GROWTH_STEPS = 2000
+"""Steps without an overflow after which fp16's loss scale doubles."""
+
 Objective = Callable[[Output, Tensor, Rows], tuple[Tensor, dict[str, Tensor]]]
 """(network output, output matrix, micro-batch) -> (loss, metrics), all *sums* over what `denominator` counts."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a step trains beside its objective."""
+
+    router_losses: bool = True
+    """Whether a mixture of experts adds its router losses; they are measured all the same."""
+    multi_token: float = 0.0
+    """Weight of the loss of the blocks that predict further ahead; 0: they are not run and stay as they are."""
+    score_bias_rate: float = 0.0
+    """How far the step moves the routers' score biases against the experts' loads."""
+
+
+NOTHING = Beside(router_losses=False)
+"""The objective alone: how experts are trained after pretraining (OLMoE, arXiv:2409.02060, section 4.3), and how
+preferences and reinforcement leave multi-token blocks and score biases frozen (MiMo, arXiv:2505.07608)."""
 
 
 def fit(
@@ -51,15 +73,14 @@ def fit(
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
     evaluate: Callable[[], dict[str, float]] | None = None,
-    router_losses: bool = True,
+    beside: Callable[[int], Beside] = lambda step: Beside(),
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
     `batch_at(step)` gives all rows of a step (see `rows.py`) and is called when their turn comes, so it may use the
     model as it then is. `denominator(rows)` is what the step's summed loss is divided by, counted over the whole step:
-    the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream.
-    Without `router_losses` a mixture of experts is trained on the objective alone, as OLMoE is after pretraining
-    (arXiv:2409.02060, section 4.3); they are measured all the same.
+    the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream;
+    `beside(step)` says what the step trains beside the objective.
 
     Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
     """
@@ -69,30 +90,43 @@ def fit(
     checkpoints = workspace.path("checkpoints")
     progress = checkpoint.resume(checkpoints, model, adamw)
     workspace.rewind_metrics(progress.step)
+    scaling = model.compute_dtype == torch.float16
+    recompute_blocks(model, loop.recompute)
     if loop.compile:
         compile_blocks(model)
     meter = Meter(model, progress)
 
     while progress.step < steps:
         started = time.perf_counter()
-        rows = to_rows(batch_at(progress.step))
-        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, router_losses)
+        rows, trained = to_rows(batch_at(progress.step)), beside(progress.step)
+        scale = progress.loss_scale if scaling else 1.0
+        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, trained, scale)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
         loss, grad_norm = float(result.loss), float(norm)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        if scaling:
+            progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
+        if not finite and (not scaling or progress.loss_scale < 1.0):
             raise diverged(progress.step, loss, grad_norm)
         lr = optimizer.lr * factor(schedule, progress.step, steps)
-        for group in adamw.param_groups:
-            group["lr"] = lr
-        adamw.step()
+        if finite:
+            for group in adamw.param_groups:
+                group["lr"] = lr / group["width"]
+            adamw.step()
+            move_biases(model, result, trained.score_bias_rate)
+        else:
+            progress.skipped += 1
+            log.warning("step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2)
         adamw.zero_grad(set_to_none=True)
 
         progress.step += 1
-        meter.count(rows, result, time.perf_counter() - started)
+        meter.count(rows, result, time.perf_counter() - started, trained.multi_token > 0)
         done = progress.step == steps
         workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
         if progress.step % loop.log_every == 0 or done:
             metrics = {name: float(value) for name, value in result.metrics.items()}
+            if scaling:
+                metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
             workspace.metric(progress.step, loss=loss, lr=lr, grad_norm=grad_norm, **metrics, **meter.read(result))
         if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
             with torch.no_grad():
@@ -109,14 +143,19 @@ def fit(
 def compute_dtype(loop: Loop, device: str = "cpu") -> torch.dtype:
     """The type of matrix products; log-probabilities that are compared with the trained model's need the same.
 
-    On a CPU without bf16 instructions bf16 products are slower than fp32 ones: there it is fp32, and the log says so.
+    fp16 needs a GPU: on a CPU it is bf16. On a CPU without bf16 instructions bf16 products are slower than fp32 ones:
+    there it is fp32. The log says so.
     """
     if loop.precision == "fp32":
         return torch.float32
-    if device == "cpu" and not _cpu_has_bf16():
+    if device != "cpu":
+        return torch.float16 if loop.precision == "fp16" else torch.bfloat16
+    has_bf16 = _cpu_has_bf16()
+    if loop.precision == "fp16":
+        log.warning("precision fp16: not native on a CPU, computing in %s", "bf16" if has_bf16 else "fp32")
+    elif not has_bf16:
         log.warning("precision bf16: this CPU has no bf16 instructions, computing in fp32")
-        return torch.float32
-    return torch.bfloat16
+    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 @cache
@@ -145,30 +184,63 @@ def accumulate(
     objective: Objective,
     denominator: float,
     micro_rows: int,
-    router_losses: bool = True,
+    beside: Beside = Beside(),
+    scale: float = 1.0,
 ) -> StepResult:
-    """Add the gradient of (sum of the objective / denominator + router losses) to the parameters.
+    """Add the gradient of (sum of the objective / denominator + what is trained beside it) to the parameters.
 
     One micro-batch is in memory at a time. Router losses are means over a micro-batch's tokens, so they enter with the
-    micro-batch's share of the step's tokens. Under data parallelism `denominator` and that share are summed over ranks.
+    micro-batch's share of the step's tokens; the multi-token loss is a mean over the step's targets of each block.
+    `scale` multiplies the loss on its way back, and is divided out of the gradient again. Under data parallelism
+    `denominator`, targets and that share are summed over ranks.
     """
     device = next(model.parameters()).device
     tokens, denominator = max(1, real_tokens(rows)), max(1, denominator)
+    drafts = beside.multi_token > 0 and len(model.multi_token) > 0
+    targets = [int(has_target(rows, k + 1).sum()) for k in range(1, len(model.multi_token) + 1)] if drafts else []
     totals: dict[str, Tensor] = {}
     load_LE, positions = None, 0
     for micro in micro_batches(rows, micro_rows, device):
-        output = forward(model, micro)
-        loss, metrics = objective(output, model.head_VD, micro)
-        router_loss = output.aux * (real_tokens(micro) / tokens)
-        (loss / denominator + (router_loss if router_losses else 0.0)).backward()
-        sums = {"loss": loss / denominator} | {name: value / denominator for name, value in metrics.items()}
+        output = forward(model, micro, drafts)
+        head_VD = model.head_VD
+        loss, metrics = objective(output, head_VD, micro)
+        loss = loss / denominator
+        sums = {"loss": loss} | {name: value / denominator for name, value in metrics.items()}
         if output.load_LE is not None:
-            sums["router_loss"] = router_loss
+            sums["router_loss"] = output.aux * (real_tokens(micro) / tokens)
             load_LE = output.load_LE if load_LE is None else load_LE + output.load_LE
+            if beside.router_losses:
+                loss = loss + sums["router_loss"]
+        if drafts:
+            sums["multi_token_loss"] = multi_token(output.drafts, head_VD, micro, targets)
+            loss = loss + beside.multi_token * sums["multi_token_loss"]
+        (loss * scale).backward()
         for name, value in sums.items():
             totals[name] = totals.get(name, 0) + value.detach()
         positions += micro["ids"].numel()
+    if scale != 1.0:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= scale
     return StepResult(totals.pop("loss"), totals, load_LE, positions)
+
+
+def next_scale(scale: float, steps_at_scale: int, finite: bool) -> tuple[float, int]:
+    """The loss scale after a step, and how many steps in a row it has held: halved by an overflow, doubled after
+    `GROWTH_STEPS` steps without one (arXiv:1710.03740, section 3.2; the numbers of torch.amp.GradScaler)."""
+    if not finite:
+        return scale / 2, 0
+    if steps_at_scale + 1 == GROWTH_STEPS:
+        return scale * 2, 0
+    return scale, steps_at_scale + 1
+
+
+def move_biases(model: Transformer, result: StepResult, rate: float) -> None:
+    """Move every router's score bias by `rate` against the step's loads (arXiv:2408.15664, algorithm 1)."""
+    if result.load_LE is None or rate == 0:
+        return
+    for router, load_E in zip(model.routers(), result.load_LE, strict=False):  # blocks that did not run have no load
+        router.move_bias(load_E, rate)
 
 
 def diverged(step: int, loss: float, grad_norm: float) -> GlassboxError:
@@ -188,7 +260,7 @@ def compile_blocks(model: Transformer) -> None:
     except (ImportError, InvalidCxxCompiler):
         log.warning("no C++ compiler was found: training without torch.compile")
         return
-    for block in model.blocks:
+    for block in all_blocks(model):
         block.compile()
 
 
@@ -200,12 +272,13 @@ class Meter:
         self.peak = peak_flops(next(model.parameters()).device, model.compute_dtype)
         self._mark = (progress.tokens, progress.seconds, progress.flops)
 
-    def count(self, rows: Rows, result: StepResult, seconds: float) -> None:
+    def count(self, rows: Rows, result: StepResult, seconds: float, ahead: bool) -> None:
         self.progress.tokens += real_tokens(rows)
         self.progress.labels += labelled_tokens(rows)
         self.progress.seconds += seconds
         context = rows["ids"].shape[-1]
-        self.progress.flops += train_flops(self.model.network, self.model.vocab_size, context) * result.positions
+        flops = train_flops(self.model.network, self.model.vocab_size, context, ahead=ahead)
+        self.progress.flops += flops * result.positions
 
     def rate(self) -> float:
         """Tokens per second since the last reading."""

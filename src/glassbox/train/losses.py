@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glassbox.model.transformer import Output
-from glassbox.train.rows import IGNORE, Rows
+from glassbox.train.rows import IGNORE, Rows, has_target
 
 CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Logits held at a time: on a CPU 4 MB in fp32, which stay near its cache; on a GPU 512 MB, enough to fill it."""
@@ -45,13 +45,22 @@ def summed_nll(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
 def labelled(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
     """The hidden states that predict a labelled token, with those labels: (N, D), (N,).
 
-    This is the one place that shifts: `labels[:, t]` is the token at position t, predicted from `hidden[:, t - 1]`. A
-    label at position 0 has nothing to be predicted from and is left out.
+    `labels[:, t]` is the token at position t, predicted from `hidden[:, t - 1]`. A label at position 0 has nothing to
+    be predicted from and is left out.
     """
-    has_label_BT = labels_BT != IGNORE
-    has_label_BT[:, 0] = False
+    return _paired(hidden_BTD, labels_BT, labels_BT != IGNORE, 1)
+
+
+def labelled_ahead(hidden_BTD: Tensor, rows: Rows, distance: int) -> tuple[Tensor, Tensor]:
+    """The states that predict a labelled token of their own document `distance` places on, with those labels."""
+    return _paired(hidden_BTD, rows["labels"], has_target(rows, distance), distance)
+
+
+def _paired(hidden_BTD: Tensor, labels_BT: Tensor, has_label_BT: Tensor, distance: int) -> tuple[Tensor, Tensor]:
+    """The one place, beside `label_logprobs`, that shifts: a label belongs to the state `distance` places before it."""
+    has_label_BT[:, :distance] = False
     index_N = has_label_BT.flatten().nonzero().squeeze(1)
-    return hidden_BTD.flatten(0, 1).index_select(0, index_N - 1), labels_BT.flatten().index_select(0, index_N)
+    return hidden_BTD.flatten(0, 1).index_select(0, index_N - distance), labels_BT.flatten().index_select(0, index_N)
 
 
 def label_logprobs(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
@@ -70,6 +79,25 @@ def next_token(output: Output, head_VD: Tensor, rows: Rows) -> tuple[Tensor, dic
     """The objective of pretraining: summed negative log-likelihood of the labelled tokens in nats."""
     hidden_ND, labels_N = labelled(output.hidden_BTD, rows["labels"])
     return summed_nll(hidden_ND, head_VD, labels_N), {}
+
+
+def multi_token(drafts: tuple[Tensor, ...], head_VD: Tensor, rows: Rows, targets: list[int]) -> Tensor:
+    """The loss of the blocks that predict further ahead: for each of the D blocks its summed negative log-likelihood
+    over its own `targets` of the whole step, averaged over blocks; nats a token (DeepSeek-V3, arXiv:2412.19437,
+    equations 24 and 25).
+    """
+    total = head_VD.new_zeros((), dtype=torch.float32)
+    for k, (hidden_BTD, count) in enumerate(zip(drafts, targets, strict=True), 1):
+        hidden_ND, labels_N = labelled_ahead(hidden_BTD, rows, k + 1)
+        total = total + summed_nll(hidden_ND, head_VD, labels_N) / max(1, count)
+    return total / len(drafts)
+
+
+@torch.no_grad()
+def most_likely(hidden_ND: Tensor, head_VD: Tensor) -> Tensor:
+    """The most likely token for each state, (N,)."""
+    parts = [(hidden_ND[part] @ head_VD.T).argmax(-1) for part in _chunks(hidden_ND, head_VD)]
+    return torch.cat(parts) if parts else hidden_ND.new_zeros(0, dtype=torch.long)
 
 
 def _chunks(hidden_ND: Tensor, head_VD: Tensor) -> list[slice]:
@@ -126,13 +154,16 @@ class _SummedNll(torch.autograd.Function):
             slope_CV = _slope(logits_CV, total_C1, labels_N[part]).to(hidden_ND.dtype)
             torch.mm(slope_CV, head_VD, out=hidden_grad_ND[part])
             _add_product(head_grad_VD, slope_CV.T, hidden_ND[part])
-        ctx.save_for_backward(hidden_grad_ND, head_grad_VD.to(head_VD.dtype))
+        ctx.head_dtype = head_VD.dtype
+        if head_VD.dtype != torch.float16:  # a sum over all tokens can be too large for fp16 until it is divided
+            head_grad_VD = head_grad_VD.to(head_VD.dtype)
+        ctx.save_for_backward(hidden_grad_ND, head_grad_VD)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
-        return hidden_grad_ND * grads[0], head_grad_VD * grads[0], None
+        return hidden_grad_ND * grads[0], (head_grad_VD * grads[0]).to(ctx.head_dtype), None
 
 
 def _add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:

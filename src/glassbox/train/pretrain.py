@@ -9,9 +9,9 @@ from glassbox.recipe.training import PretrainStage
 from glassbox.tokens.batches import PretrainData, held_out_rows
 from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import load_tokenizer
-from glassbox.train.evaluation import bits_per_byte
+from glassbox.train.evaluation import held_out_metrics
 from glassbox.train.finish import finish
-from glassbox.train.loop import fit
+from glassbox.train.loop import Beside, fit
 from glassbox.train.losses import next_token
 
 HELD_OUT_WINDOWS = 64
@@ -29,29 +29,31 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
     context = max(phase.context for phase in config.phases)
     sources = sorted({source for phase in config.phases for source in phase.mixture})
 
+    def beside(step: int) -> Beside:
+        phase = config.phases[data.locate(step)[0]]
+        return Beside(multi_token=phase.multi_token_loss, score_bias_rate=phase.score_bias_rate)
+
     progress = fit(
         model,
         data.batch,
         next_token,
+        beside=beside,
         steps=data.steps,
         optimizer=config.optimizer,
         schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
-        evaluate=lambda: held_out_bits(model, tokens, sources, context, config.loop.micro_rows),
+        evaluate=lambda: held_out(model, tokens, sources, context, config.loop.micro_rows),
     )
     tokenizer = load_tokenizer(folder.tokenizer_folder)
     trained = LoadedModel(model, config.model, folder.vocab_size, context, tokenizer)
     finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
 
 
-def held_out_bits(
-    model: Transformer, tokens: Path, sources: list[str], context: int, micro_rows: int
-) -> dict[str, float]:
-    """Bits per byte on each source's held-out windows, as `bits_per_byte/<source>`; without any, it is left out."""
-    found = {}
+def held_out(model: Transformer, tokens: Path, sources: list[str], context: int, micro_rows: int) -> dict[str, float]:
+    """What `held_out_metrics` measures on each source's held-out windows; a source without any is left out."""
+    found: dict[str, float] = {}
     for source in sources:
-        bits = bits_per_byte(model, held_out_rows(tokens, source, context, HELD_OUT_WINDOWS), micro_rows)
-        if bits is not None:
-            found[f"bits_per_byte/{source}"] = bits
+        windows = held_out_rows(tokens, source, context, HELD_OUT_WINDOWS)
+        found |= held_out_metrics(model, windows, source, micro_rows)
     return found

@@ -54,10 +54,11 @@ def micro_batches(rows: Rows, sequences: int, device: torch.device) -> Iterator[
         }
 
 
-def forward(model: Transformer, micro: Rows) -> Output:
-    """Run the network on a micro-batch; sequences that share a row become rows of their own."""
+def forward(model: Transformer, micro: Rows, drafts: bool = False) -> Output:
+    """Run the network on a micro-batch, its multi-token blocks too with `drafts`; sequences that share a row become
+    rows of their own."""
     flat = {name: micro[name].flatten(0, -2) for name in ("ids", "positions", "documents") if name in micro}
-    return model(flat["ids"], flat.get("positions"), flat.get("documents"))
+    return model(flat["ids"], flat.get("positions"), flat.get("documents"), drafts=drafts)
 
 
 def _used_width(labels: Tensor, multiple: int = 32) -> int:
@@ -70,6 +71,17 @@ def _used_width(labels: Tensor, multiple: int = 32) -> int:
 def labelled_tokens(rows: Rows) -> int:
     """Tokens with a target: what a per-token loss is divided by, counted over the whole step."""
     return int((rows["labels"][..., 1:] != IGNORE).sum())
+
+
+def has_target(rows: Rows, distance: int) -> Tensor:
+    """Which places hold a label and, `distance` places before it, a token of the same document, in the shape of
+    `labels`: what a block can predict from that far back."""
+    found = rows["labels"] != IGNORE
+    found[..., :distance] = False
+    if "documents" in rows:
+        documents = rows["documents"]
+        found[..., distance:] &= documents[..., distance:] == documents[..., :-distance]
+    return found
 
 
 def row_count(rows: Rows) -> int:
