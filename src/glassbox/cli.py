@@ -28,7 +28,14 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 RecipeFile = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (`glassbox recipes`).")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings to change: key.path=value")]  # noqa: UP045
 RunName = Annotated[str, typer.Argument(help="A run's name under the runs folder, or its path.")]
-ModelName = Annotated[str, typer.Argument(help="A run (its last model), run/stage, or a model folder.")]
+ModelName = Annotated[
+    str, typer.Argument(help="A run (its last model), run/stage, or a model folder, ours or Hugging Face's.")
+]
+NewFolder = Annotated[Path, typer.Argument(help="The folder to write; it must not exist or be empty.")]
+WeightType = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--dtype", help="Type of the weights: fp32, bf16 or fp16; default as they are."),
+]
 Runs = Annotated[Path, typer.Option("--runs", envvar="GLASSBOX_RUNS", help="Where runs live.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -236,6 +243,47 @@ def serve(
     serve_model(runs_.model_folder(model, runs), name=model, host=host, port=port, api_key=api_key, slots=slots)
 
 
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder in Hugging Face's form.")],
+    out_folder: NewFolder,
+    dtype: WeightType = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a Hugging Face model (Mistral, Mixtral, OLMoE, dots1, Qwen2, MiMo) into a model folder."""
+    from glassbox.interchange.importing import import_model
+
+    _print_done(out_folder, import_model(folder, out_folder, dtype), as_json)
+
+
+@app.command("export")
+def export_(
+    model: ModelName,
+    out_folder: NewFolder,
+    to: Annotated[str, typer.Option(help="hf (a folder that transformers reads) or gguf (llama.cpp).")] = "hf",
+    dtype: WeightType = None,
+    without_drafts: Annotated[
+        bool, typer.Option("--without-drafts", help="Leave multi-token blocks out: MiMo becomes Qwen2.")
+    ] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a model for other software, as a Hugging Face folder or a GGUF file."""
+    source = runs_.model_folder(model, runs)
+    if to == "gguf":
+        if find_spec("gguf") is None:
+            raise RequestError("GGUF files need the gguf package: pip install 'glassbox-llm[gguf]'")
+        from glassbox.interchange.gguf import export_gguf
+
+        _print_done(out_folder, export_gguf(source, out_folder, dtype), as_json)
+        return
+    if to != "hf":
+        raise RequestError(f"--to {to}: can be hf or gguf")
+    from glassbox.interchange.exporting import export_model
+
+    _print_done(out_folder, export_model(source, out_folder, dtype, without_drafts), as_json)
+
+
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
     """The shipped recipes."""
@@ -302,6 +350,21 @@ def _print_scores(folder: Path) -> None:
     if rows:
         out.print()
         _print_rows(rows[0], list(rows[1:]), False)
+
+
+def _print_done(folder: Path, done: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json({"folder": str(folder), **asdict(done)})
+        return
+    for warning in done.warnings:
+        err.print(f"glassbox: note: {warning}")
+    out.print(
+        f"{folder}: {done.family}, {done.parameters:,} parameters, {size(done.bytes)} in {duration(done.seconds)}; "
+        f"{done.read:,} tensors read, {done.written:,} written, none missing, none left over"
+    )
+    out.print(
+        f"checked: the logits of a fixed text differ by {done.largest:.2g} at most ({done.share:.2g} of their size)"
+    )
 
 
 def _typed() -> Iterable[str]:

@@ -1,23 +1,45 @@
-"""A model folder: `config.json`, `model.safetensors`, and the tokenizer's `tokenizer.json` and `chat.json`."""
+"""A model folder: `config.json`, `model.safetensors` (or shards), and the tokenizer's `tokenizer.json`, `chat.json`.
+
+A folder of a published family in Hugging Face's form is read as it is; `interchange/` turns one into the other.
+"""
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from glassbox.errors import RequestError
 from glassbox.ledger.writing import atomic_path, write_json
+from glassbox.model.families import Sizes, from_config
+from glassbox.model.names import AsOurs, check_names, hub_names, own_entries, parts, their_entries
+from glassbox.model.tensors import WEIGHTS, Checkpoint, InMemory, Tensors, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Network
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "chat.json")
+CONFIG, TOKENIZER, CHAT = "config.json", "tokenizer.json", "chat.json"
+FOREIGN_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+"""What a Hugging Face folder says of its tokens beside `tokenizer.json`; kept where there is no `chat.json`."""
+SPARE = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+"""Tensors that old files hold and no model needs."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How texts begin and end, and how turns are framed, for a model that was not trained here."""
+
+    start_ids: tuple[int, ...]
+    """What stands before every text."""
+    stop_ids: tuple[int, ...]
+    """Any of these ends a reply."""
+    template: str | None
+    """The Jinja template of a conversation; None: the model has none."""
+    tokens: dict[str, str]
+    """The special tokens that the template may name: bos_token, eos_token and so on."""
 
 
 @dataclass(frozen=True)
@@ -30,71 +52,178 @@ class LoadedModel:
     context: int
     """Longest row it was trained on, in tokens."""
     tokenizer: Tokenizer
+    manner: Manner | None = None
+    """None: as `tokens/chat.py` has it."""
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model folder of either form, its weights still on disk."""
+
+    sizes: Sizes
+    tensors: Tensors
+    """Under our names, complete and in their shapes."""
+    config: dict[str, Any]
+    """The content of `config.json`."""
+    found: int
+    """Tensors in the files."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the folder is in Hugging Face's form."""
+        return "network" not in self.config
 
 
 def save_model(
     folder: Path, model: Transformer, network: Network, vocab_size: int, context: int, tokenizer_folder: Path
 ) -> None:
     """Write a model folder, each file whole or not at all; files of an earlier try are replaced."""
-    for name in TOKENIZER_FILES:
-        with atomic_path(folder / name) as temporary:
-            shutil.copyfile(tokenizer_folder / name, temporary)
+    copy_tokenizer(tokenizer_folder, folder)
     save_weights(folder / WEIGHTS, model)
-    config = {"network": network.model_dump(mode="json"), "vocab_size": vocab_size, "context": context}
-    write_json(folder / CONFIG, config)
+    write_config(folder, Sizes(network, vocab_size, context))
+
+
+def write_config(folder: Path, sizes: Sizes) -> None:
+    """Write the `config.json` of a folder of ours."""
+    network = sizes.network.model_dump(mode="json")
+    write_json(folder / CONFIG, {"network": network, "vocab_size": sizes.vocab_size, "context": sizes.context})
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer's files of a folder into another."""
+    others = (CHAT,) if (source / CHAT).is_file() else FOREIGN_FILES
+    for name in (TOKENIZER, *(name for name in others if (source / name).is_file())):
+        with atomic_path(folder / name) as temporary:
+            shutil.copyfile(source / name, temporary)
 
 
 def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> LoadedModel:
-    """Read a model folder, ready to compute on `device`.
+    """Read a model folder, ours or Hugging Face's, ready to compute on `device`.
 
     `dtype` (None: fp32) is the type of the matrix products; the matrices are turned to it once, so that decoding does
     not cast them at every step, while gains and routers stay fp32. Raises `RequestError` naming the file that is
     missing or damaged.
     """
-    config = _read_json(folder / CONFIG)
-    try:
-        network, vocab_size, context = Network(**config["network"]), int(config["vocab_size"]), int(config["context"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise RequestError(f"{folder / CONFIG} does not describe a glassbox model ({_first_line(error)})") from error
-    _require(folder / "tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise RequestError(f"{folder / 'tokenizer.json'} is not a readable tokenizer ({_first_line(error)})") from error
-    tokenizer.encode_special_tokens = True  # text is text: no user's words may open or close a turn
+    opened = open_model(folder)
+    network, vocab_size, context = opened.sizes
+    tokenizer = read_tokenizer(folder, vocab_size)
     with torch.device("meta"):
         model = Transformer(network, vocab_size)
-    model.to_empty(device=device)
-    load_weights(folder / WEIGHTS, model)
+    state = {}
+    for name, weight in model.state_dict().items():
+        kept = dtype is None or weight.dim() == 1 or "router" in name
+        state[name] = opened.tensors.read(name).to(device, torch.float32 if kept else dtype)
+    model.load_state_dict(state, assign=True)
     if dtype is not None:
         model.compute_dtype = dtype
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1 and "router" not in name:
-                weight.data = weight.data.to(dtype)
-    return LoadedModel(model, network, vocab_size, context, tokenizer)
+    manner = None if (folder / CHAT).is_file() else read_manner(folder, opened.config, tokenizer)
+    return LoadedModel(model, network, vocab_size, context, tokenizer, manner)
+
+
+def open_model(folder: Path) -> OpenModel:
+    """Read what a model folder is and hold its files against that; the weights stay on disk.
+
+    Raises `RequestError` naming the file that is missing or damaged, or what of the model cannot be done here.
+    """
+    config = _read_json(folder / CONFIG)
+    if "network" in config:
+        sizes = _own_sizes(config, folder / CONFIG)
+        checkpoint = Checkpoint(folder)
+        where = f"{folder / WEIGHTS} holds the weights of another network: it"
+        check_names(checkpoint.entries, own_entries(sizes.network, sizes.vocab_size), where)
+        return OpenModel(sizes, checkpoint, config, len(checkpoint.entries))
+    if "model_type" not in config:
+        raise RequestError(f"{folder / CONFIG} describes neither a glassbox model nor one in Hugging Face's form")
+    sizes = from_config(config, str(folder / CONFIG))
+    checkpoint = Checkpoint(folder)
+    entries = own_entries(sizes.network, sizes.vocab_size)
+    pieces = parts(sizes.network, entries, hub_names(config["model_type"]))
+    spare = (*SPARE, r"lm_head\.weight") if sizes.network.tie_embeddings else SPARE
+    check_names(checkpoint.entries, their_entries(pieces, entries), str(folder), spare)
+    if sizes.network.tie_embeddings and "lm_head.weight" in checkpoint.entries:
+        _check_tied(checkpoint, folder)
+    return OpenModel(sizes, AsOurs(checkpoint, pieces, entries), config, len(checkpoint.entries))
+
+
+def _own_sizes(config: dict[str, Any], path: Path) -> Sizes:
+    try:
+        return Sizes(Network(**config["network"]), int(config["vocab_size"]), int(config["context"]))
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise RequestError(f"{path} does not describe a glassbox model ({_first_line(error)})") from error
+
+
+def _check_tied(checkpoint: Checkpoint, folder: Path) -> None:
+    """A file may hold a head although the embedding is the head: then the same one."""
+    shape = checkpoint.entries["model.embed_tokens.weight"].shape
+    rows = 1 << 14
+    if checkpoint.entries["lm_head.weight"].shape == shape and all(
+        torch.equal(*(checkpoint.read(f"{name}.weight", at, at + rows) for name in ("model.embed_tokens", "lm_head")))
+        for at in range(0, shape[0], rows)
+    ):
+        return
+    raise RequestError(f"{folder}: lm_head.weight differs from the embedding that config.json ties it to")
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Read `tokenizer.json`. Raises `RequestError` if it is missing, damaged or larger than the model's vocabulary."""
+    path = folder / TOKENIZER
+    if not path.is_file() and (folder / "tokenizer.model").is_file():
+        raise RequestError(
+            f"{path} is missing: the folder has its tokenizer only as tokenizer.model, which glassbox does not read; "
+            "transformers' AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes the other"
+        )
+    _require(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise RequestError(f"{path} is not a readable tokenizer ({_first_line(error)})") from error
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocab_size:
+        raise RequestError(f"{path} has token ids up to {largest}, but the model knows only {vocab_size} tokens")
+    tokenizer.encode_special_tokens = True  # text is text: no user's words may open or close a turn
+    return tokenizer
+
+
+def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Manner:
+    """What the files of a model that was not trained here say of how its texts begin, end and are framed."""
+    about = _read_json(folder / FOREIGN_FILES[0]) if (folder / FOREIGN_FILES[0]).is_file() else {}
+    generation = _read_json(folder / FOREIGN_FILES[2]) if (folder / FOREIGN_FILES[2]).is_file() else {}
+    tokens = {}
+    for use in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = about.get(use)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            tokens[use] = value
+    ends = generation.get("eos_token_id", config.get("eos_token_id"))
+    stops = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
+    stops |= {i for i in [tokenizer.token_to_id(tokens.get("eos_token", ""))] if i is not None}
+    start = tokenizer.token_to_id(tokens.get("bos_token", ""))
+    begins = about.get("add_bos_token", start in tokenizer.encode("").ids)
+    template = about.get("chat_template")
+    if (folder / FOREIGN_FILES[3]).is_file():
+        template = (folder / FOREIGN_FILES[3]).read_text(encoding="utf-8")
+    return Manner(
+        start_ids=(start,) if start is not None and begins else (),
+        stop_ids=tuple(sorted(stops)),
+        template=template if isinstance(template, str) else None,
+        tokens=tokens,
+    )
 
 
 def save_weights(path: Path, model: Transformer) -> None:
-    """Write a model's weights as safetensors; the same weights give the same bytes."""
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary)
+    """Write a model's weights as a folder's `model.safetensors` (in shards beside it where it is large); the same
+    weights give the same bytes."""
+    write_tensors(path.parent, InMemory(model.state_dict()))
 
 
 def load_weights(path: Path, model: Transformer) -> None:
-    """Read weights into a model in place. `RequestError` if it is missing, damaged or of another network."""
-    _require(path)
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RequestError(f"{path} is damaged ({_first_line(error)}); restore it or run its stage again") from error
-    own = model.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        if name not in weights or name not in own or weights[name].shape != own[name].shape:
-            raise RequestError(
-                f"{path} holds the weights of another network: '{name}' is missing, new or shaped otherwise"
-            )
-    model.load_state_dict(weights)
+    """Read a folder's `model.safetensors` (or its shards) into a model in place. `RequestError` if it is missing,
+    damaged or of another network."""
+    checkpoint = Checkpoint(path.parent)
+    state = model.state_dict()
+    check_names(checkpoint.entries, InMemory(state).entries, f"{path} holds the weights of another network: it")
+    for name, weight in state.items():
+        weight.copy_(checkpoint.read(name))
 
 
 def _read_json(path: Path) -> dict:
