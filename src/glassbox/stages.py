@@ -16,6 +16,7 @@ WHERE: dict[str, str] = {
     "problems": "glassbox.judge.stage",
     "tokenizer": "glassbox.tokens.tokenizer_stage",
     "tokenize": "glassbox.tokens.tokenize_stage",
+    "import": "glassbox.interchange.stage",
     "pretrain": "glassbox.train.pretrain",
     "sft": "glassbox.align.sft",
     "dpo": "glassbox.align.dpo",
@@ -24,7 +25,7 @@ WHERE: dict[str, str] = {
 }
 
 
-NUMERIC = ("pretrain", "sft", "dpo", "grpo", "evaluate")
+NUMERIC = ("import", "pretrain", "sft", "dpo", "grpo", "evaluate")
 """Kinds that compute with PyTorch, on as many threads as the recipe says: results can depend on their number."""
 
 

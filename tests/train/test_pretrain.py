@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from glassbox.errors import Interrupted
+from glassbox.errors import Interrupted, RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
 from glassbox.model.folder import load_model
-from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.recipe.training import Loop, Optimizer, Phase, PretrainStage
 from glassbox.tokens.chat import CHAT_TEMPLATE
 from glassbox.tokens.documents import Document
@@ -50,12 +50,12 @@ def config() -> PretrainStage:
     )
 
 
-def trained(inputs: Inputs, folder: Path, stop_after: int | None = None) -> Path:
+def trained(inputs: Inputs, folder: Path, stop_after: int | None = None, settings: PretrainStage | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     calls: Iterator[int] = iter(range(1, 1000))
     workspace = Workspace(folder, seed=4)
     workspace.stop_requested = lambda: stop_after is not None and next(calls) >= stop_after
-    run(config(), inputs, workspace)
+    run(settings or config(), inputs, workspace)
     return folder
 
 
@@ -96,3 +96,60 @@ def test_stopped_twice_is_undisturbed_bit_for_bit(inputs, tmp_path):
     assert (whole / name).read_bytes() == (parts / name).read_bytes()
     steps = [[row["step"] for row in read_metrics(folder)] for folder in (whole, parts)]
     assert steps[0] == steps[1]
+
+
+def short(model: Network, lr: float = 1e-9, **phase) -> PretrainStage:
+    """One phase of three steps."""
+    phases = (Phase(name="only", steps=3, mixture={"notes": 1}, context=32, rows=4, **phase),)
+    return PretrainStage(kind="pretrain", model=model, phases=phases, optimizer=Optimizer(lr=lr, weight_decay=0))
+
+
+def after(inputs: Inputs, folder: Path) -> Inputs:
+    return Inputs((*inputs.artefacts, Artefact("before", "model", folder)))
+
+
+def test_an_earlier_models_weights_are_carried_on_deepened_or_upcycled(inputs, tmp_path):
+    dense = Network(dim=32, layers=2, hidden=32, attention=Attention(heads=4, kv_heads=2))
+    experts = dense.model_copy(update={"hidden": None, "experts": Experts(count=4, top_k=2, hidden=32, normalise=True)})
+    first = trained(inputs, tmp_path / "first", settings=short(dense, lr=0.02))
+    bits = json.loads((first / "summary.json").read_text())["held_out"]["bits_per_byte/notes"]
+    for name, network in {
+        "same": dense,
+        "deeper": dense.model_copy(update={"layers": 3}),
+        "sparse": experts,
+    }.items():
+        folder = trained(after(inputs, first), tmp_path / name, settings=short(network))
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["held_out"]["bits_per_byte/notes"] == pytest.approx(bits, rel=1e-4)
+        assert load_model(folder / "model").network == network
+
+
+def test_a_model_of_another_network_or_vocabulary_is_refused(inputs, tmp_path):
+    dense = Network(dim=32, layers=2, hidden=32, attention=Attention(heads=4, kv_heads=2))
+    first = trained(inputs, tmp_path / "first", settings=short(dense))
+    with pytest.raises(RequestError, match="dim is 32 cannot give its weights to one whose dim is 64"):
+        trained(after(inputs, first), tmp_path / "wide", settings=short(dense.model_copy(update={"dim": 64})))
+    tokenizer = train_tokenizer(["another text " * 20], 290)
+    tokenizer.save(str(first / "model" / "tokenizer.json"))
+    with pytest.raises(RequestError, match="reads another vocabulary"):
+        trained(after(inputs, first), tmp_path / "words", settings=short(dense))
+
+
+def test_phases_set_the_weight_of_multi_token_blocks_and_the_rate_of_biases(inputs, tmp_path):
+    network = Network(
+        dim=32,
+        layers=2,
+        attention=Attention(heads=4, kv_heads=2),
+        experts=Experts(count=4, top_k=2, hidden=32, score="sigmoid", score_bias=True),
+        multi_token=MultiToken(),
+    )
+    folder = trained(inputs, tmp_path / "moving", settings=short(network, multi_token_loss=0.3, score_bias_rate=0.01))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert 0 <= summary["held_out"]["acceptance/notes"] <= 1
+    assert len(summary["expert_load"]) == 3
+    biases = [router.bias_E for router in load_model(folder / "model").model.routers()]
+    assert all(float(bias.abs().max()) <= 0.0301 for bias in biases)
+    assert all(bool(bias.any()) for bias in biases)
+    held = trained(inputs, tmp_path / "held", settings=short(network, multi_token_loss=0.0, score_bias_rate=0.0))
+    assert not any(bool(router.bias_E.any()) for router in load_model(held / "model").model.routers())
+    assert len(json.loads((held / "summary.json").read_text())["expert_load"]) == 2

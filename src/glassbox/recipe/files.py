@@ -9,6 +9,7 @@ from pathlib import Path
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
 from glassbox.recipe.curation import CrawlStage, CurateStage, Source
+from glassbox.recipe.training import ImportStage
 
 CODE_ENDINGS = (
     *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".jsx"),
@@ -46,7 +47,19 @@ class LeftOut:
 
 def raw_files(stage: Stage) -> list[Path]:
     """Files from outside the run that a stage reads, sorted; their hashes enter its fingerprint."""
+    if isinstance(stage, ImportStage):
+        return checkpoint_files(stage)
     return source_files(stage) if isinstance(stage, CurateStage) else []
+
+
+def checkpoint_files(config: ImportStage) -> list[Path]:
+    """The files of an imported checkpoint: its folder's own, those below it not. Raises RequestError without any."""
+    folder = Path(config.path).expanduser()
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not any(path.name == "config.json" for path in files):
+        what = "holds no config.json" if folder.is_dir() else "does not exist"
+        raise RequestError(f"{config.path} {what}; set the import stage's path to the folder of a checkpoint")
+    return files
 
 
 def surroundings(stage: Stage) -> dict[str, str]:

@@ -9,7 +9,7 @@ from glassbox.recipe.network import Network
 from glassbox.recipe.schema import Recipe
 from glassbox.recipe.size import forward_flops, parameters, train_flops, train_memory
 from glassbox.recipe.text import ProblemsStage, TokenizerStage
-from glassbox.recipe.training import DpoStage, GrpoStage, PretrainStage, SftStage
+from glassbox.recipe.training import DpoStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,21 @@ def plan_recipe(recipe: Recipe, *, device: str, devices: int, utilisation: float
 
 def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation: float) -> dict[str, Any] | None:
     stage = recipe.stages[name]
-    if stage.gives != "model":
+    if stage.gives != "model" or isinstance(stage, ImportStage):
         return None
     network, vocab_size, context = _model(recipe, name)
     counted = parameters(network, vocab_size)
     tokens, flops, basis = _work(recipe, stage, network, vocab_size, context)
     loop = stage.loop  # type: ignore[attr-defined]
     context = getattr(stage, "context", context)
-    memory = train_memory(network, vocab_size, loop.micro_rows * context, loop.precision)
+    memory = train_memory(
+        network,
+        vocab_size,
+        loop.micro_rows * context,
+        loop.precision,
+        loop.recompute,
+        ahead=isinstance(stage, (PretrainStage, SftStage)),
+    )
     if isinstance(stage, GrpoStage) and stage.objective.kl:
         memory = replace(memory, weights=2 * memory.weights)  # the reference model
     hours = flops / (chip.flops * utilisation * devices) / 3600
@@ -94,18 +101,21 @@ def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation
 
 def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, context: int) -> tuple[int, float, str]:
     """(tokens trained on, FLOPs, what the figure rests on) of a training stage."""
-    forward = forward_flops(network, vocab_size, context)
+    forward, with_ahead = (forward_flops(network, vocab_size, context, ahead=ahead) for ahead in (False, True))
     if isinstance(stage, PretrainStage):
         tokens = sum(phase.steps * phase.rows * phase.context for phase in stage.phases)
         flops = sum(
-            phase.steps * phase.rows * phase.context * train_flops(network, vocab_size, phase.context)
+            phase.steps
+            * phase.rows
+            * phase.context
+            * train_flops(network, vocab_size, phase.context, ahead=phase.multi_token_loss > 0)
             for phase in stage.phases
         )
         return tokens, flops, "exact"
     if isinstance(stage, SftStage):
         problems = next(s for s in (recipe.stages[n] for n in stage.inputs) if isinstance(s, ProblemsStage))
         tokens = (stage.conversations or problems.train) * stage.epochs * PROBLEM_TOKENS
-        return tokens, 3 * forward * tokens, "mean problem"
+        return tokens, 3 * (with_ahead if stage.multi_token_loss else forward) * tokens, "mean problem"
     if isinstance(stage, DpoStage):
         sampled = stage.prompts * stage.samples * stage.sampling.max_new_tokens
         tokens = 2 * stage.prompts * stage.pairs_per_prompt * stage.epochs * PROBLEM_TOKENS
@@ -118,6 +128,8 @@ def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, conte
 def _model(recipe: Recipe, name: str) -> tuple[Network, int, int]:
     """(network, vocabulary, context) of the model a stage trains, found by following `from` to where it was built."""
     stage = recipe.stages[name]
+    if isinstance(stage, ImportStage):
+        return stage.model, stage.vocab_size, stage.context
     if not isinstance(stage, PretrainStage):
         return _model(recipe, next(source for source in stage.inputs if recipe.stages[source].gives == "model"))
     tokens = recipe.stages[next(source for source in stage.inputs if recipe.stages[source].gives == "tokens")]

@@ -1,9 +1,13 @@
-"""The stage `pretrain`: a new network learns to predict the next token of packed documents."""
+"""The stage `pretrain`: a network, new or grown from an earlier one, learns the next token of packed documents."""
 
 from pathlib import Path
 
+from torch import Tensor
+
+from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
-from glassbox.model.folder import LoadedModel
+from glassbox.model.folder import LoadedModel, load_model
+from glassbox.model.grow import grow
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.training import PretrainStage
 from glassbox.tokens.batches import PretrainData, held_out_rows
@@ -19,12 +23,17 @@ HELD_OUT_WINDOWS = 64
 
 
 def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
-    """Build the network from the recipe and the tokenizer's vocabulary, train it over all phases, save it."""
+    """Build the network from the recipe and the tokenizer's vocabulary, with new weights or an earlier model's; train
+    it over all phases, save it."""
     tokens = inputs.one("tokens")
     folder = TokenFolder(tokens)
     data = PretrainData(tokens, config.phases, workspace.seed)
     model = Transformer(config.model, folder.vocab_size)
-    model.init_weights(workspace.seed)
+    source = inputs.maybe("model")
+    if source is None:
+        model.init_weights(workspace.seed)
+    else:
+        model.load_state_dict(_carried_over(source / "model", config, folder, workspace.seed))
     model.to(workspace.device)
     context = max(phase.context for phase in config.phases)
     sources = sorted({source for phase in config.phases for source in phase.mixture})
@@ -48,6 +57,18 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
     tokenizer = load_tokenizer(folder.tokenizer_folder)
     trained = LoadedModel(model, config.model, folder.vocab_size, context, tokenizer)
     finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
+
+
+def _carried_over(source: Path, config: PretrainStage, folder: TokenFolder, seed: int) -> dict[str, Tensor]:
+    """The weights of an earlier model, grown to the recipe's network. Raises RequestError if they do not fit it."""
+    start = load_model(source)
+    tokenizer = load_tokenizer(folder.tokenizer_folder)
+    if start.vocab_size != folder.vocab_size or start.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise RequestError(
+            f"{source} reads another vocabulary ({start.vocab_size:,} tokens) than these tokens were made with "
+            f"({folder.vocab_size:,}): make the tokens with the model's own tokenizer"
+        )
+    return grow(start.model.state_dict(), start.network, config.model, seed=seed, noise=config.upcycle_noise)
 
 
 def held_out(model: Transformer, tokens: Path, sources: list[str], context: int, micro_rows: int) -> dict[str, float]:
