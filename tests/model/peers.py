@@ -1,67 +1,49 @@
-"""Our networks as transformers models: the same sizes, the same weights."""
+"""Our networks as transformers models: the same sizes, the same weights, by the tables that imports and exports use."""
+
+import json
+import tempfile
+from pathlib import Path
 
 import torch
-from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from glassbox.model.families import Sizes, to_config
+from glassbox.model.names import AsTheirs, hub_names, parts
+from glassbox.model.tensors import InMemory, write_tensors
 from glassbox.model.transformer import Transformer
 
 
 def peer(model: Transformer) -> PreTrainedModel:
-    """The same network and weights as a transformers model."""
-    network, attention = model.network, model.network.attention
-    common = {
-        "vocab_size": model.vocab_size,
-        "hidden_size": network.dim,
-        "num_hidden_layers": network.layers,
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.kv_heads,
-        "head_dim": network.head_dim,
-        "sliding_window": attention.window,
-        "rms_norm_eps": network.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": attention.rope_base},
-        "tie_word_embeddings": network.tie_embeddings,
-        "attn_implementation": "eager",
-    }
-    if network.experts is None:
-        theirs = MistralForCausalLM(MistralConfig(**common, intermediate_size=network.hidden))
-    else:
-        experts = network.experts
-        sizes = {
-            "num_local_experts": experts.count,
-            "num_experts_per_tok": experts.top_k,
-            "intermediate_size": experts.hidden,
-        }
-        theirs = MixtralForCausalLM(MixtralConfig(**common, **sizes))
-    theirs.load_state_dict(
-        {name: tensor.detach().clone() for name, tensor in translated(model, "data").items()}, strict=False
-    )
-    return theirs.eval()
+    """The same network and weights as a transformers model, multi-token blocks left out."""
+    network = model.network.model_copy(update={"multi_token": None})
+    config = to_config(Sizes(network, model.vocab_size, 128))
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("multi_token")}
+    ours = InMemory(state)
+    with tempfile.TemporaryDirectory() as folder:
+        write_tensors(Path(folder), AsTheirs(ours, parts(network, ours.entries, hub_names(config["model_type"]))))
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
 def translated(model: Transformer, what: str) -> dict[str, torch.Tensor]:
-    """Our weights (`data`) or gradients (`grad`) under transformers' names."""
-    attention, d = model.network.attention, model.network.head_dim
-    found = {
-        "model.embed_tokens.weight": getattr(model.embedding.weight, what),
-        "model.norm.weight": getattr(model.norm.weight, what),
-    }
-    head = model.embedding if model.head is None else model.head
-    found["lm_head.weight"] = getattr(head.weight, what)
-    for i, block in enumerate(model.blocks):
-        at = f"model.layers.{i}."
-        sizes = (attention.heads * d, attention.kv_heads * d, attention.kv_heads * d)
-        for letter, part in zip("qkv", getattr(block.attention.qkv.weight, what).split(sizes), strict=True):
-            found[f"{at}self_attn.{letter}_proj.weight"] = part
-        found[at + "self_attn.o_proj.weight"] = getattr(block.attention.out.weight, what)
-        found[at + "input_layernorm.weight"] = getattr(block.attention_norm.weight, what)
-        found[at + "post_attention_layernorm.weight"] = getattr(block.feed_forward_norm.weight, what)
-        inner = block.feed_forward
-        if model.network.experts is None:
-            gate, up = getattr(inner.gate_up.weight, what).chunk(2)
-            found |= {at + "mlp.gate_proj.weight": gate, at + "mlp.up_proj.weight": up}
-            found[at + "mlp.down_proj.weight"] = getattr(inner.down.weight, what)
-        else:
-            found[at + "mlp.gate.weight"] = getattr(inner.router.weight, what)
-            found[at + "mlp.experts.gate_up_proj"] = getattr(inner.gate_up_EDH, what).transpose(1, 2)
-            found[at + "mlp.experts.down_proj"] = getattr(inner.down_EHD, what).transpose(1, 2)
+    """Our weights (`data`) or gradients (`grad`) under the names of transformers' parameters, which hold a layer's
+    experts in two tensors."""
+    model_type = to_config(Sizes(model.network, model.vocab_size, 128))["model_type"]
+    ours = InMemory({name: getattr(weight, what) for name, weight in model.named_parameters()})
+    theirs = AsTheirs(ours, parts(model.network, ours.entries, hub_names(model_type)))
+    found: dict[str, torch.Tensor] = {}
+    experts: dict[str, dict[str, list[torch.Tensor]]] = {}
+    for name in theirs.entries:
+        if ".experts." not in name:
+            found[name.replace("block_sparse_moe", "mlp")] = theirs.read(name)
+            continue
+        layer, rest = name.replace("block_sparse_moe", "mlp").split(".experts.")
+        kind = {"w1": "gate", "w3": "up", "w2": "down"}.get(rest.split(".")[1], rest.split(".")[1].split("_")[0])
+        experts.setdefault(layer, {}).setdefault(kind, []).append(theirs.read(name))
+    for layer, kinds in experts.items():
+        pairs = zip(kinds["gate"], kinds["up"], strict=True)
+        found[f"{layer}.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in pairs])
+        found[f"{layer}.experts.down_proj"] = torch.stack(kinds["down"])
+    if model.head is None:
+        found["lm_head.weight"] = found["model.embed_tokens.weight"]
     return found

@@ -135,14 +135,15 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
     if "ids" in chat:
         ends = [chat["ids"]["end_of_turn"], chat["ids"]["end_of_text"]]
         tokens = {"bos_token": None, "eos_token": chat["end_of_turn"], "pad_token": chat["end_of_text"]}
-        ids = {"bos_token_id": None, "eos_token_id": ends, "pad_token_id": chat["ids"]["end_of_text"]}
+        ids = {"bos_token_id": None, "eos_token_id": ends}
+        generation = {"eos_token_id": ends, "pad_token_id": chat["ids"]["end_of_text"]}
         about |= {**tokens, "add_bos_token": False, "chat_template": chat["template"]}
         write_json(folder / FOREIGN_FILES[1], {use: token for use, token in tokens.items() if token is not None})
     else:
         manner = read_manner(source, opened.config, tokenizer)
         of = {use: tokenizer.token_to_id(token) for use, token in manner.tokens.items()}
         ids = {"bos_token_id": of.get("bos_token"), "eos_token_id": list(manner.stop_ids) or None}
-        ids["pad_token_id"] = of.get("pad_token")
+        generation = {use: i for use, i in ids.items() if i is not None}
         for name in FOREIGN_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
@@ -150,8 +151,8 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
     if not (folder / FOREIGN_FILES[0]).exists():
         write_json(folder / FOREIGN_FILES[0], about)
     if not (folder / FOREIGN_FILES[2]).exists():
-        write_json(folder / FOREIGN_FILES[2], {use: i for use, i in ids.items() if i is not None})
-    return ids
+        write_json(folder / FOREIGN_FILES[2], generation)
+    return ids  # not the padding's: transformers would keep that row of the embedding from learning
 
 
 def card(config: dict[str, Any], parameters: int, warnings: list[str]) -> str:
