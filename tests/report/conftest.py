@@ -181,7 +181,7 @@ def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: i
             workspace.metric(step, **metrics(step, rng), **common)
             if evaluate_every and step % evaluate_every == 0:
                 bits = {f"bits_per_byte/{name}": value + 1.6 * math.exp(-step / 90) for name, value in BITS.items()}
-                workspace.metric(step, **bits)
+                workspace.metric(step, **bits, **{f"acceptance/{name}": 0.5 for name in BITS})
         write_json(
             workspace.path("summary.json"), {**summary, "steps": steps, "tokens": steps * 8192, "seconds": 212.4}
         )
@@ -192,6 +192,7 @@ def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: i
 def _pretraining(step: int, rng: Random) -> dict[str, float]:
     return {
         "loss": 3.1 + 5.2 * math.exp(-step / 60) + rng.gauss(0, 0.09),
+        "multi_token_loss": 4.1 + 5.2 * math.exp(-step / 60),
         "router_loss": 0.011 + 0.01 * math.exp(-step / 40),
         "expert_load_max_over_mean": 1.3 + 1.9 * math.exp(-step / 50) + rng.gauss(0, 0.05),
     }
@@ -241,11 +242,15 @@ def evaluate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
             named = {"source": source} if source else {}
             rows.append({"model": model, "metric": "bits_per_byte", "value": worse, "low": worse - 0.02,
                          "high": worse + 0.02, "n": 70, **named})  # fmt: skip
+            rows.append({"model": model, "metric": "acceptance", "value": 0.62, "low": 0.6, "high": 0.64,
+                         "n": 70, **named})  # fmt: skip
+        rows.append({"model": model, "metric": "acceptance_2", "value": 0.41, "low": 0.4, "high": 0.42, "n": 70})
     baselines = {"bigram": {"web": 2.204, "code": 2.031}, "xz": {"web": 1.98, "code": 1.74}}
     protocol = {
         "exact_match": "chat format, no examples, one reply, final answer compared as a number",
         "exact_match_plain": "running text, no examples, one reply up to its first answer line, compared as a number",
         "bits_per_byte": "held-out documents, windows of the training context, first token of each piece not counted",
+        "acceptance": "the same text, drafted",
         "sampling": {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 128, "batch": 64},
         "confidence": 0.95,
         "seed": 7,

@@ -149,6 +149,8 @@ def test_training_curves_and_figures(page: Page) -> None:
         "Model FLOP utilisation:",
         "Held-out bits per byte: web from 2.33 at step 50 to 1.431 at step 400; code",
         "Expert load:",
+        "Loss ahead:",
+        "Drafts accepted: web from 0.5",
         "Share of tokens per expert at the end: 4 layers, 16 experts",
         "Reward:",
         "Groups without signal:",
@@ -176,6 +178,10 @@ def test_scores_by_kind_and_source_with_their_protocol(page: Page) -> None:
     assert "held-out documents" in protocols[2]
     assert "temperature" in protocols[0]
     assert "temperature" not in protocols[2]
+    drafted = page.one("table", class_="acceptance")
+    assert "web 62.0 % 60.0 to 64.0" in drafted
+    assert "all, block 2 41.0 %" in drafted
+    assert protocols[3].startswith("Protocol: the same text, drafted")
 
 
 def test_conversations_stand_side_by_side(page: Page) -> None:

@@ -1,4 +1,5 @@
-"""The stage `evaluate`: exact match on held-out problems and bits per byte on held-out documents, with intervals.
+"""The stage `evaluate`: exact match on held-out problems, and bits per byte (and how often a multi-token block would be
+believed) on held-out documents, with intervals.
 
 Two ways of asking, never in one column: `exact_match` asks in the chat format, `exact_match_plain` as running text, the
 way a base model knows problems from its pretraining documents.
@@ -24,7 +25,7 @@ from glassbox.tokens.baselines import bigram_bits_per_byte, xz_bits_per_byte
 from glassbox.tokens.batches import held_out_rows
 from glassbox.tokens.chat import CHAT_TEMPLATE
 from glassbox.tokens.shards import TokenFolder
-from glassbox.train.evaluation import summed_nats
+from glassbox.train.evaluation import HeldOut, acceptance_name, measure
 
 WINDOWS = 8
 """Windows of held-out text scored together, the unit of the bits-per-byte interval."""
@@ -69,7 +70,7 @@ def run(config: EvaluateStage, inputs: Inputs, workspace: Workspace) -> None:
             samples += [row for row in rows if row["shown"]]
         if tokens_folder:
             workspace.progress(done, len(models), f"{artefact.name} · bits per byte")
-            scores += bits_per_byte_scores(config, loaded, artefact, tokens_folder)
+            scores += held_out_scores(config, loaded, artefact, tokens_folder)
         workspace.stop_if_asked()
     baselines = baseline_scores(tokens_folder, loaded.context) if tokens_folder else {}
     write_lines(workspace.path("samples.jsonl"), samples)
@@ -130,28 +131,30 @@ def exact_match(rows: Sequence[dict[str, Any]], model: str, metric: str, confide
     return scores
 
 
-def bits_per_byte_scores(
-    config: EvaluateStage, loaded: LoadedModel, artefact: Artefact, tokens_folder: Path
-) -> list[Score]:
-    """Bits per byte on each source's held-out text, and on all of it; blocks of `WINDOWS` windows are the units."""
-    scores = []
-    all_bits: list[float] = []
-    all_bytes: list[float] = []
+def held_out_scores(config: EvaluateStage, loaded: LoadedModel, artefact: Artefact, tokens_folder: Path) -> list[Score]:
+    """Bits per byte on each source's held-out text and on all of it, and the acceptance of each multi-token block;
+    blocks of `WINDOWS` windows are the units."""
+    scores: list[Score] = []
+    everything: list[tuple[HeldOut, int]] = []
     for source in held_out_sources(tokens_folder):
-        bits, text_bytes = [], []
-        for batch, size in held_out_rows(tokens_folder, source, loaded.context, rows=WINDOWS):
-            if size:
-                bits.append(summed_nats(loaded.model, [batch])[0] / math.log(2))
-                text_bytes.append(float(size))
-        if not bits:
-            continue
-        value, low, high = ratio(bits, text_bytes, config.confidence)
-        scores.append(Score(artefact.name, "bits_per_byte", value, low, high, len(bits), source=source))
-        all_bits += bits
-        all_bytes += text_bytes
-    if all_bits:
-        value, low, high = ratio(all_bits, all_bytes, config.confidence)
-        scores.append(Score(artefact.name, "bits_per_byte", value, low, high, len(all_bits)))
+        windows = held_out_rows(tokens_folder, source, loaded.context, rows=WINDOWS)
+        units = [(measure(loaded.model, batch), text_bytes) for batch, text_bytes in windows if text_bytes]
+        scores += _ratios(config, artefact.name, units, source)
+        everything += units
+    return scores + _ratios(config, artefact.name, everything, None)
+
+
+def _ratios(config: EvaluateStage, model: str, units: Sequence[tuple[HeldOut, int]], source: str | None) -> list[Score]:
+    if not units:
+        return []
+    pairs = {"bits_per_byte": [(held_out.nats / math.log(2), float(size)) for held_out, size in units]}
+    for k in range(len(units[0][0].drafted)):
+        pairs[acceptance_name(k + 1)] = [(float(held.accepted[k]), float(held.drafted[k])) for held, _ in units]
+    scores = []
+    for metric, found in pairs.items():
+        tops, bottoms = [top for top, _ in found], [bottom for _, bottom in found]
+        if sum(bottoms):
+            scores.append(Score(model, metric, *ratio(tops, bottoms, config.confidence), len(found), source=source))
     return scores
 
 
@@ -184,6 +187,7 @@ def describe(config: EvaluateStage, problems: Sequence[dict[str, Any]], seed: in
         "exact_match": "chat format, no examples, one reply, final answer compared as a number",
         "exact_match_plain": "running text, no examples, one reply up to its first answer line, compared as a number",
         "bits_per_byte": "held-out documents, windows of the training context, first token of each piece not counted",
+        "acceptance": "the same text: share of tokens for which a multi-token block names the model's own first choice",
         "sampling": config.sampling.model_dump(mode="json", exclude={"batch"}),
         "confidence": config.confidence,
         "seed": seed,

@@ -14,6 +14,8 @@ from glassbox.report.format import count, excerpt, is_number, percent
 from glassbox.report.overview import Model, scored_models
 
 BITS = "bits_per_byte"
+ACCEPTANCE = re.compile(r"acceptance(?:_(\d+))?")
+"""The metric of a multi-token block, the first if there is no number."""
 ALL = "all"
 """The source of a bits-per-byte row that names none."""
 FOR_REPLIES = re.compile(r"sampling|problems|template")
@@ -111,6 +113,9 @@ class Evaluation:
     bits_shown: Bits | None
     """The headline's row: the one with most baselines, then the one of all sources, then the first."""
     bits_protocol: list[str]
+    acceptance: list[tuple[str, Scores]]
+    """(source, and which block) -> share of tokens that a multi-token block drafts as the model itself would choose."""
+    acceptance_protocol: list[str]
     conversations: list[Conversation]
 
 
@@ -134,6 +139,8 @@ def evaluation(facts: RunFacts, stage: StageFacts) -> Evaluation | None:
         baselines=list(baselines),
         bits_shown=max(bits, key=lambda row: (len(_known(row.baselines)), row.source == ALL), default=None),
         bits_protocol=protocol_parts(protocol, BITS),
+        acceptance=_acceptance(rows, models),
+        acceptance_protocol=protocol_parts(protocol, "acceptance"),
         conversations=conversations(samples, models),
     )
 
@@ -145,21 +152,31 @@ def score_rows(run: Path) -> list[tuple[str, ...]]:
     if not found:
         return []
     last = found[-1]
-    shown = last.bits_shown
+    shown, drafted = last.bits_shown, next((scores for name, scores in last.acceptance if name == ALL), None)
     rows = [
         (
             "model",
             *(accuracy.title for accuracy in last.accuracy),
             *([f"bits per byte, {shown.title}"] if shown else []),
+            *(["drafts accepted"] if drafted else []),
         )
     ]
     for place, model in enumerate(last.models):
         accuracies = [accuracy.scores[place] for accuracy in last.accuracy]
         cells = [f"{score.percent} ({score.percents})" if score else "" for score in accuracies]
         bits = shown.scores[place] if shown else None
-        rows.append((model.name, *cells, *([f"{bits.bits} ({bits.interval})" if bits else ""] if shown else [])))
+        believed = drafted[place] if drafted else None
+        rows.append(
+            (
+                model.name,
+                *cells,
+                *([f"{bits.bits} ({bits.interval})" if bits else ""] if shown else []),
+                *([f"{believed.percent} ({believed.percents})" if believed else ""] if drafted else []),
+            )
+        )
     for name, value in zip(last.baselines, shown.baselines if shown else [], strict=True) if shown else []:
-        rows.append((name, *[""] * len(last.accuracy), f"{value:.3f}" if value is not None else ""))
+        cells = [*[""] * len(last.accuracy), f"{value:.3f}" if value is not None else ""]
+        rows.append((name, *cells, *([""] if drafted else [])))
     return rows
 
 
@@ -169,7 +186,9 @@ def protocol_parts(protocol: dict[str, Any], metric: str) -> list[str]:
     shared = {
         key: value
         for key, value in protocol.items()
-        if key != BITS and not key.startswith("exact_match") and not (metric == BITS and FOR_REPLIES.match(key))
+        if key not in (BITS, "acceptance")
+        and not key.startswith("exact_match")
+        and not (metric in (BITS, "acceptance") and FOR_REPLIES.match(key))
     }
     return [*([own] if isinstance(own, str) else _pairs(as_dict(own))), *_pairs(shared)]
 
@@ -221,6 +240,16 @@ def _bits(rows: list[dict[str, Any]], models: list[Model], baselines: dict[str, 
         chart = dot_chart(dots, title=f"Bits per byte of {title}", end=1.06 * max(highest)) if dots else Markup("")
         found.append(Bits(source, title, scores, beside[source], chart))
     return found
+
+
+def _acceptance(rows: list[dict[str, Any]], models: list[Model]) -> list[tuple[str, Scores]]:
+    table: dict[str, dict[str, Score | None]] = {}
+    for row in rows:
+        match = ACCEPTANCE.fullmatch(str(row.get("metric")))
+        if match:
+            block = f", block {match[1]}" if match[1] else ""
+            table.setdefault(f"{row.get('source') or ALL}{block}", {})[str(row.get("model"))] = Score.of(row)
+    return [(name, [found.get(model.name) for model in models]) for name, found in table.items()]
 
 
 def _dot(model: Model, score: Score, shown: str) -> Dot:

@@ -34,6 +34,8 @@ PANELS = (
     Panel("Implicit rewards", "β times log-ratio to the reference", r"reward_(chosen|rejected)", noisy=True),
     Panel("Loss", "", r"loss", noisy=True),
     Panel("Held-out bits per byte", "in the loop", r"(?:.*[/.])?(?:bits_per_byte|bpb)(?:[/._](.+))?"),
+    Panel("Loss ahead", "nats a token, mean over multi-token blocks", r"multi_token_loss", noisy=True),
+    Panel("Drafts accepted", "share of held-out tokens, in the loop", r"acceptance[_/](.+)"),
     Panel("Learning rate", "after warm-up and decay", r"lr", True),
     Panel("Gradient norm", "before clipping", r"grad_norm", True, True),
     Panel("Throughput", "tokens a second", r"tokens_per_second", True, True),
@@ -41,6 +43,8 @@ PANELS = (
     Panel("Expert load", "largest over mean; 1 is even", r"expert_load_max_over_mean", noisy=True),
     Panel("Expert load", "over the mean", r"expert_load_(max|min|mean)", True, True),
     Panel("Router loss", "balance and z-loss, weighted", r"router_loss", noisy=True),
+    Panel("Loss scale", "fp16", r"loss_scale"),
+    Panel("Steps skipped", "fp16 overflows so far", r"skipped_steps", True),
     Panel("Entropy", "nats a token", r"entropy", True, True),
     Panel("Divergence from the start", "nats a token", r"kl", True, True),
     Panel("How replies end", "share of completions", r"(truncated|no_answer|not_judged)", True),
@@ -212,12 +216,27 @@ def _figures(stage: StageFacts, summary: dict[str, Any], series: dict[str, list[
         figures.append(("Steps" if stage.done else "Steps so far", count(steps)))
     if "Tokens" not in known and series.get("tokens"):
         figures.append(("Tokens", count(series["tokens"][-1][1])))
+    figures += _balancing(stage)
     figures += [
         (name.replace("_", " ").replace("/", " ").capitalize(), number(value))
         for name, value in flat.items()
         if is_number(value) and not name.startswith(("expert_load", "held_out"))
     ]
     return figures
+
+
+def _balancing(stage: StageFacts) -> list[tuple[str, str]]:
+    """What keeps the experts of a pretraining stage evenly loaded."""
+    experts = stage.settings.model.experts if isinstance(stage.settings, PretrainStage) else None
+    if experts is None:
+        return []
+    losses = {"loss": experts.balance_loss, "loss over each row": experts.sequence_loss}
+    means = [f"{name} {number(weight)}" for name, weight in losses.items() if weight]
+    if experts.score_bias:
+        means.insert(0, "score bias")
+    if not experts.balance_loss:
+        means.append("no loss over the batch")
+    return [("Balanced by", ", ".join(means))]
 
 
 def _experts(facts: RunFacts, stage: StageFacts, summary: dict[str, Any]) -> Markup:
