@@ -73,7 +73,7 @@ def export_model(
 
 
 def plain(opened: OpenModel, without_drafts: bool) -> tuple[Tensors, Sizes]:
-    """The model as other software can have it: muP folded into the last norms, multi-token blocks left out if wanted."""
+    """The model as other software can have it: muP folded into the last norms, multi-token blocks out if wanted."""
     network, vocab_size, context = opened.sizes
     tensors: Tensors = Folded(opened.tensors, network) if network.mup_base is not None else opened.tensors
     changes: dict[str, Any] = {"mup_base": None} | ({"multi_token": None} if without_drafts else {})
@@ -135,7 +135,7 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
     if "ids" in chat:
         ends = [chat["ids"]["end_of_turn"], chat["ids"]["end_of_text"]]
         tokens = {"bos_token": None, "eos_token": chat["end_of_turn"], "pad_token": chat["end_of_text"]}
-        ids = {"bos_token_id": None, "eos_token_id": ends}
+        ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": ends}
         generation = {"eos_token_id": ends, "pad_token_id": chat["ids"]["end_of_text"]}
         about |= {**tokens, "add_bos_token": False, "chat_template": chat["template"]}
         write_json(folder / FOREIGN_FILES[1], {use: token for use, token in tokens.items() if token is not None})

@@ -29,8 +29,6 @@ class Names:
     """Our tensors of a block -> theirs; `{e}` is the number of an expert (without it, experts are stacked)."""
     prefixes: Mapping[str, str]
     """What stands before a block's names, ours -> theirs."""
-    paired: bool = False
-    """Whether queries and keys are turned in pairs of neighbouring channels (llama.cpp's `llama`), not of halves."""
 
 
 WHOLE = {
@@ -118,7 +116,7 @@ class Part:
     half: int = 0
     """Which of the columns' halves of an expert's slab of ours: gate is 0, up is 1."""
     heads: int = 0
-    """Heads whose channels are paired otherwise (`Names.paired`); 0: none."""
+    """Heads whose channels are paired as neighbours; 0: none are."""
 
 
 def own_entries(network: Network, vocab_size: int, dtype: torch.dtype = torch.float32) -> dict[str, Entry]:
@@ -131,12 +129,15 @@ def own_entries(network: Network, vocab_size: int, dtype: torch.dtype = torch.fl
     }
 
 
-def parts(network: Network, entries: Mapping[str, Entry], names: Names) -> list[Part]:
-    """Which tensor of theirs holds which rows of ours, for every one of ours, in order."""
-    return [part for name, entry in entries.items() for part in _parts(network, name, entry.shape, names)]
+def parts(network: Network, entries: Mapping[str, Entry], names: Names, paired: bool = False) -> list[Part]:
+    """Which tensor of theirs holds which rows of ours, for every one of ours, in order.
+
+    `paired`: queries and keys are turned in pairs of neighbouring channels there (llama.cpp's `llama`), not of halves.
+    """
+    return [part for name, entry in entries.items() for part in _parts(network, name, entry.shape, names, paired)]
 
 
-def _parts(network: Network, name: str, shape: tuple[int, ...], names: Names) -> Iterator[Part]:
+def _parts(network: Network, name: str, shape: tuple[int, ...], names: Names, paired: bool) -> Iterator[Part]:
     theirs, prefix = _look_up(name, names)
     if name.endswith(("_EDH", "_EHD")):
         for e in range(shape[0]):
@@ -147,14 +148,14 @@ def _parts(network: Network, name: str, shape: tuple[int, ...], names: Names) ->
         return
     rows = [shape[0]]
     if len(theirs) == 3:
-        heads = (network.attention.heads, network.attention.kv_heads, network.attention.kv_heads)
-        rows = [count * network.head_dim for count in heads]
+        attention = network.attention
+        rows = [count * network.head_dim for count in (attention.heads, attention.kv_heads, attention.kv_heads)]
     elif len(theirs) == 2:
         rows = [shape[0] // 2] * 2
     start = 0
     for i, (pattern, count) in enumerate(zip(theirs, rows, strict=True)):
-        paired = count // network.head_dim if names.paired and len(theirs) == 3 and i < 2 else 0
-        yield Part(prefix + pattern, (count, *shape[1:]), name, start, start + count, heads=paired)
+        heads = count // network.head_dim if paired and len(theirs) == 3 and i < 2 else 0
+        yield Part(prefix + pattern, (count, *shape[1:]), name, start, start + count, heads=heads)
         start += count
 
 
