@@ -13,7 +13,7 @@ from glassbox.errors import RequestError
 from glassbox.interchange.check import compare, logits
 from glassbox.ledger.writing import atomic_folder, write_json
 from glassbox.model.folder import CHAT, copy_tokenizer, open_model, read_tokenizer, write_config
-from glassbox.model.tensors import SHARD_BYTES, Entry, Tensors, Typed, write_tensors
+from glassbox.model.tensors import SHARD_BYTES, Entry, Tensors, write_tensors
 from glassbox.tokens.chat import chat_format
 from glassbox.tokens.tokenizer import SPECIAL_TOKENS
 
@@ -52,7 +52,7 @@ def import_model(source: Path, out: Path, dtype: str | None = None, shard_bytes:
     if not opened.foreign:
         raise RequestError(f"{source} is a glassbox model already: use it as it is, or `glassbox export` it")
     tokenizer = read_tokenizer(source, opened.sizes.vocab_size)
-    ours = Typed(opened.tensors, typing(dtype))
+    ours = open_model(source, typing(dtype)).tensors
     with new_folder(out) as folder:
         write_tensors(folder, ours, shard_bytes)
         write_config(folder, opened.sizes)
@@ -90,7 +90,7 @@ def typing(dtype: str | None) -> Callable[[str, Entry], torch.dtype]:
         raise RequestError(f"--dtype {dtype}: can be {', '.join(TYPES)}")
 
     def dtype_of(name: str, entry: Entry) -> torch.dtype:
-        if name.endswith("bias_E"):
+        if name.endswith(("bias_E", "e_score_correction_bias")):
             return torch.float32
         return entry.dtype if dtype is None else TYPES[dtype]
 

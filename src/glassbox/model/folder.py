@@ -5,6 +5,7 @@ A folder of a published family in Hugging Face's form is read as it is; `interch
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from glassbox.errors import RequestError
 from glassbox.ledger.writing import atomic_path, write_json
 from glassbox.model.families import Sizes, from_config
 from glassbox.model.names import AsOurs, check_names, hub_names, own_entries, parts, their_entries
-from glassbox.model.tensors import WEIGHTS, Checkpoint, InMemory, Tensors, write_tensors
+from glassbox.model.tensors import WEIGHTS, Checkpoint, Entry, InMemory, Tensors, Typed, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Network
 
@@ -120,29 +121,31 @@ def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = No
     return LoadedModel(model, network, vocab_size, context, tokenizer, manner)
 
 
-def open_model(folder: Path) -> OpenModel:
+def open_model(folder: Path, dtype_of: Callable[[str, Entry], torch.dtype] | None = None) -> OpenModel:
     """Read what a model folder is and hold its files against that; the weights stay on disk.
 
-    Raises `RequestError` naming the file that is missing or damaged, or what of the model cannot be done here.
+    `dtype_of` (name in the file and what it is -> type): turn tensors as they are read, see `tensors.Typed`. Raises
+    `RequestError` naming the file that is missing or damaged, or what of the model cannot be done here.
     """
-    config = _read_json(folder / CONFIG)
-    if "network" in config:
-        sizes = _own_sizes(config, folder / CONFIG)
-        checkpoint = Checkpoint(folder)
-        where = f"{folder / WEIGHTS} holds the weights of another network: it"
-        check_names(checkpoint.entries, own_entries(sizes.network, sizes.vocab_size), where)
-        return OpenModel(sizes, checkpoint, config, len(checkpoint.entries))
-    if "model_type" not in config:
-        raise RequestError(f"{folder / CONFIG} describes neither a glassbox model nor one in Hugging Face's form")
-    sizes = from_config(config, str(folder / CONFIG))
-    checkpoint = Checkpoint(folder)
+    path = folder / CONFIG
+    config = _read_json(path)
+    if "network" not in config and "model_type" not in config:
+        raise RequestError(f"{path} describes neither a glassbox model nor one in Hugging Face's form")
+    own = "network" in config
+    sizes = _own_sizes(config, path) if own else from_config(config, str(path))
+    files = Checkpoint(folder)
+    turned = files if dtype_of is None else Typed(files, dtype_of)
     entries = own_entries(sizes.network, sizes.vocab_size)
+    if own:
+        check_names(files.entries, entries, f"{folder / WEIGHTS} holds the weights of another network: it")
+        return OpenModel(sizes, turned, config, len(files.entries))
     pieces = parts(sizes.network, entries, hub_names(config["model_type"]))
-    spare = (*SPARE, r"lm_head\.weight") if sizes.network.tie_embeddings else SPARE
-    check_names(checkpoint.entries, their_entries(pieces, entries), str(folder), spare)
-    if sizes.network.tie_embeddings and "lm_head.weight" in checkpoint.entries:
-        _check_tied(checkpoint, folder)
-    return OpenModel(sizes, AsOurs(checkpoint, pieces, entries), config, len(checkpoint.entries))
+    tied = sizes.network.tie_embeddings
+    spare = (*SPARE, r"lm_head\.weight") if tied else SPARE
+    check_names(files.entries, their_entries(pieces, entries), str(folder), spare)
+    if tied and "lm_head.weight" in files.entries:
+        _check_tied(files, folder)
+    return OpenModel(sizes, AsOurs(turned, pieces, entries), config, len(files.entries))
 
 
 def _own_sizes(config: dict[str, Any], path: Path) -> Sizes:
@@ -152,12 +155,12 @@ def _own_sizes(config: dict[str, Any], path: Path) -> Sizes:
         raise RequestError(f"{path} does not describe a glassbox model ({_first_line(error)})") from error
 
 
-def _check_tied(checkpoint: Checkpoint, folder: Path) -> None:
+def _check_tied(files: Checkpoint, folder: Path) -> None:
     """A file may hold a head although the embedding is the head: then the same one."""
-    shape = checkpoint.entries["model.embed_tokens.weight"].shape
+    shape = files.entries["model.embed_tokens.weight"].shape
     rows = 1 << 14
-    if checkpoint.entries["lm_head.weight"].shape == shape and all(
-        torch.equal(*(checkpoint.read(f"{name}.weight", at, at + rows) for name in ("model.embed_tokens", "lm_head")))
+    if files.entries["lm_head.weight"].shape == shape and all(
+        torch.equal(*(files.read(f"{name}.weight", at, at + rows) for name in ("model.embed_tokens", "lm_head")))
         for at in range(0, shape[0], rows)
     ):
         return
