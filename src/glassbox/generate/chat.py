@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from glassbox.errors import RequestError
 from glassbox.generate.engine import Engine, Request
-from glassbox.generate.replies import seed_for, stop_ids
+from glassbox.generate.replies import conversation_prompt, seed_for, stop_ids
 from glassbox.generate.streaming import TextStream
 from glassbox.model.folder import LoadedModel
-from glassbox.tokens.chat import encode_chat
 from glassbox.tokens.tokenizer import token_bytes
 
 
@@ -53,7 +52,7 @@ class ChatSession:
                 for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
             ]
             messages.append({"role": "user", "content": question})
-            prompt, _ = encode_chat(self._loaded.tokenizer, messages, generation_prompt=True)
+            prompt = conversation_prompt(self._loaded, messages)
             if not self.turns or len(prompt) + self._max_new_tokens <= self._loaded.context:
                 break
             del self.turns[0]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from glassbox.errors import RequestError
 from glassbox.generate.engine import Completion, Engine, Request
+from glassbox.generate.template import foreign_manner, render_template
 from glassbox.model.folder import LoadedModel
 from glassbox.recipe.training import Sampling
-from glassbox.tokens.chat import encode_chat
+from glassbox.tokens.chat import Message, encode_chat
 from glassbox.tokens.tokenizer import END_OF_TEXT, END_OF_TURN, decode, encode, special_id
 
 
@@ -28,16 +29,36 @@ class Reply:
 
 def chat_prompt(loaded: LoadedModel, question: str) -> list[int]:
     """The ids that ask `question` as a user and hand the turn to the assistant."""
-    return encode_chat(loaded.tokenizer, [{"role": "user", "content": question}], generation_prompt=True)[0]
+    return conversation_prompt(loaded, [{"role": "user", "content": question}])
+
+
+def conversation_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation up to where the assistant's next turn begins.
+
+    Raises RequestError for messages that cannot be told, or where the model has no form for them.
+    """
+    manner = foreign_manner(loaded)
+    if manner is None:
+        return encode_chat(loaded.tokenizer, messages, generation_prompt=True)[0]
+    return manner.reader.encode(render_template(manner, messages), add_special_tokens=False).ids
 
 
 def plain_prompt(loaded: LoadedModel, question: str) -> list[int]:
     """The ids of the question as running text, as pretraining documents have it: a base model's way of being asked."""
-    return [special_id(loaded.tokenizer, END_OF_TEXT), *encode(loaded.tokenizer, f"{question}\n")]
+    return [*start_ids(loaded), *encode(loaded.tokenizer, f"{question}\n")]
+
+
+def start_ids(loaded: LoadedModel) -> list[int]:
+    """What stands before a text: the end of the one before it, or the token that the model's own files name."""
+    manner = foreign_manner(loaded)
+    return [special_id(loaded.tokenizer, END_OF_TEXT)] if manner is None else list(manner.start_ids)
 
 
 def stop_ids(loaded: LoadedModel) -> list[int]:
     """The tokens that end a reply: end of turn and end of text."""
+    manner = foreign_manner(loaded)
+    if manner is not None:
+        return list(manner.stop_ids)
     return [special_id(loaded.tokenizer, END_OF_TURN), special_id(loaded.tokenizer, END_OF_TEXT)]
 
 

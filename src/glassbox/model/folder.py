@@ -39,6 +39,8 @@ class Manner:
     """Any of these ends a reply."""
     template: str | None
     """The Jinja template of a conversation; None: the model has none."""
+    reader: Tokenizer
+    """The tokenizer, taking special tokens in a text for what they are called: for what the template writes."""
     tokens: dict[str, str]
     """The special tokens that the template may name: bos_token, eos_token and so on."""
 
@@ -203,12 +205,15 @@ def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> M
     start = tokenizer.token_to_id(tokens.get("bos_token", ""))
     begins = about.get("add_bos_token", start in tokenizer.encode("").ids)
     template = about.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = {each.get("name"): each.get("template") for each in template}.get("default")
     if (folder / FOREIGN_FILES[3]).is_file():
         template = (folder / FOREIGN_FILES[3]).read_text(encoding="utf-8")
     return Manner(
         start_ids=(start,) if start is not None and begins else (),
         stop_ids=tuple(sorted(stops)),
         template=template if isinstance(template, str) else None,
+        reader=Tokenizer.from_file(str(folder / TOKENIZER)),
         tokens=tokens,
     )
 

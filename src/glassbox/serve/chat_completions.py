@@ -10,6 +10,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
 from glassbox.generate.engine import Request
+from glassbox.generate.replies import conversation_prompt
 from glassbox.serve import protocol
 from glassbox.serve.answers import Answer, Service, collect, engine_requests, pieces, unless_gone
 from glassbox.serve.events import EventStream
@@ -17,7 +18,6 @@ from glassbox.serve.guard import Refusal
 from glassbox.serve.protocol import ChatRequest
 from glassbox.serve.scoring import score_with_alternatives
 from glassbox.serve.worker import Group
-from glassbox.tokens.chat import encode_chat
 
 
 async def chat_completions(service: Service, http: HttpRequest, body: ChatRequest) -> Response:
@@ -25,7 +25,7 @@ async def chat_completions(service: Service, http: HttpRequest, body: ChatReques
     if len(body.messages) > service.limits.messages:
         raise Refusal(400, f"more than {service.limits.messages} messages in one request", param="messages")
     messages = [message.plain() for message in body.messages]
-    prompt, _ = await asyncio.to_thread(encode_chat, service.loaded.tokenizer, messages, generation_prompt=True)
+    prompt = await asyncio.to_thread(conversation_prompt, service.loaded, messages)
     requests = engine_requests(service, body, [prompt], "messages")
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": protocol.now(), "model": service.name}
     if body.stream:

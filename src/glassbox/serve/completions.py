@@ -14,13 +14,14 @@ from typing import Any
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
+from glassbox.generate.replies import start_ids
 from glassbox.serve import protocol
 from glassbox.serve.answers import Answer, Service, collect, engine_requests, pieces, unless_gone
 from glassbox.serve.events import EventStream
 from glassbox.serve.protocol import CompletionRequest
 from glassbox.serve.scoring import score_with_alternatives
 from glassbox.serve.worker import Group
-from glassbox.tokens.tokenizer import END_OF_TEXT, encode, special_id
+from glassbox.tokens.tokenizer import encode
 
 
 async def completions(service: Service, http: HttpRequest, body: CompletionRequest) -> Response:
@@ -48,9 +49,9 @@ async def completions(service: Service, http: HttpRequest, body: CompletionReque
 
 def _prompt_ids(service: Service, body: CompletionRequest) -> list[list[int]]:
     """Ids as given; a text as the beginning of a document, which is how a base model has met texts."""
-    start = special_id(service.loaded.tokenizer, END_OF_TEXT)
+    start = start_ids(service.loaded)
     return [
-        [start, *encode(service.loaded.tokenizer, prompt)] if isinstance(prompt, str) else prompt
+        [*start, *encode(service.loaded.tokenizer, prompt)] if isinstance(prompt, str) else prompt
         for prompt in body.prompts()
     ]
 

@@ -4,6 +4,7 @@ Ids: 0-255 the bytes in a fixed order, then the merges in rank order, then the s
 comes back from its ids unchanged.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -87,13 +88,25 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes each id stands for, special tokens as none: concatenated over ids they are the text in UTF-8."""
+    """The bytes each id stands for, special tokens as none: concatenated over ids they are the text in UTF-8.
+
+    Knows byte-level tokens (ours, GPT-2's) and SentencePiece's (Mistral's), whose first token of a text may bring the
+    space that stands before it.
+    """
     of_character = _byte_of_character()
-    special = set(SPECIAL_TOKENS)
-    pieces = [b""] * tokenizer.get_vocab_size()
-    for token, i in tokenizer.get_vocab().items():
-        if token not in special:
+    byte_level = tokenizer.decoder is not None and b'"ByteLevel"' in tokenizer.decoder.__getstate__()
+    added = tokenizer.get_added_tokens_decoder()
+    vocabulary = tokenizer.get_vocab()
+    pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
+    for token, i in vocabulary.items():
+        if i in added:
+            pieces[i] = b"" if added[i].special else token.encode()
+        elif byte_level:
             pieces[i] = bytes(of_character[character] for character in token)
+        elif byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+            pieces[i] = bytes.fromhex(byte[1])
+        else:
+            pieces[i] = token.replace("\u2581", " ").encode()
     return pieces
 
 
