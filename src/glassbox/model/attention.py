@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
+from glassbox.model import spans
 from glassbox.model.cache import Cache, Entry
 from glassbox.model.layers import Linear, RMSNorm
 from glassbox.recipe.network import Network
@@ -22,8 +24,9 @@ class Shared:
     """(B or 1, T, 1, d/2) in the compute type."""
     sin: Tensor
     """As `cos`."""
-    bias: Tensor | None
-    """(B or 1, 1, T, S): 0 where the query sees the key, -inf elsewhere; None: plain causal attention."""
+    seen: Tensor | spans.Chunks | BlockMask | None
+    """Which keys queries see, in the form that suits the device and the shapes. None: plain causal attention. A tensor
+    (B or 1, 1, T, S): 0 where the query sees the key, -inf elsewhere."""
     entry: Entry | None
     """Where the new tokens go in the cache; None: there is none."""
 
@@ -37,33 +40,52 @@ def share(
     dtype: torch.dtype,
 ) -> Shared:
     """Rotary tables and mask for a forward pass over `ids_BT`; see `Transformer.forward` for the arguments."""
-    T, device = ids_BT.shape[1], ids_BT.device
+    T, window, device = ids_BT.shape[1], network.attention.window, ids_BT.device
     places_BT = positions_BT if positions_BT is not None else torch.arange(T, device=device)[None]
     cos, sin = (table.to(dtype) for table in rotary(places_BT, network.head_dim, network.attention.rope_base))
     entry = None if cache is None else cache.enter(positions_BT, T)
+    seen: Tensor | spans.Chunks | BlockMask | None
     if entry is not None and entry.keys_BS is not None:
-        seen_BTS = visible(places_BT, entry.keys_BS, network) & (entry.keys_BS >= 0)[:, None]
-        if entry.padded:  # nothing to see would give NaN
-            seen_BTS = seen_BTS | (places_BT < 0)[:, :, None]
-    elif documents_BT is not None or (network.attention.window or T) < T or by_products(T, dtype, device):
-        order_1T = torch.arange(T, device=device)[None]
-        seen_BTS = visible(order_1T, order_1T, network)
-        if documents_BT is not None:
-            seen_BTS = seen_BTS & (documents_BT[:, :, None] == documents_BT[:, None, :])
+        seen = _seen_in_cache(places_BT, entry.keys_BS, entry.ordered, network, dtype)
+    elif documents_BT is None and (window or T) >= T and fused(T, dtype, device):
+        seen = None
     else:
-        return Shared(cos, sin, None, entry)
+        row_spans = spans.of_rows(T, window, documents_BT, device)
+        if device.type == "cpu":
+            seen = spans.chunked(row_spans, T, window, network.head_dim)
+        elif device.type == "cuda":
+            seen = spans.block_mask(row_spans, T)
+        else:
+            seen = spans.dense_bias(row_spans, T, dtype)
+    return Shared(cos, sin, seen, entry)
+
+
+def fused(T: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether plain causal attention goes to PyTorch's fused kernel. On CPUs it gains nothing from bf16, and in fp32
+    it is no faster than `spans.attend` for rows of 256 to 1,024 tokens; see docs/performance.md."""
+    return device.type != "cpu" or T == 1 or (dtype != torch.bfloat16 and not 256 <= T <= 1024)
+
+
+def _seen_in_cache(
+    places_BT: Tensor, keys_BS: Tensor, ordered: bool, network: Network, dtype: torch.dtype
+) -> Tensor | spans.Chunks:
+    """What tokens at these positions see of keys at those (see `cache.Entry`); padding sees something, as with nothing
+    to see it would become NaN."""
+    T, S, window = places_BT.shape[1], keys_BS.shape[1], network.attention.window
+    if ordered and T > spans.CHUNK and places_BT.device.type == "cpu":
+        last_BT = places_BT.where(places_BT >= 0, places_BT.amax(dim=1, keepdim=True).clamp(min=0))
+        first_BT = torch.zeros_like(last_BT) if window is None else (last_BT - (window - 1)).clamp(min=0)
+        key_spans = spans.Spans(first_BT - keys_BS[:, :1], last_BT - keys_BS[:, :1])
+        return spans.chunked(key_spans, S, window, network.head_dim)
+    distance_BTS = places_BT[:, :, None] - keys_BS[:, None, :]
+    hidden_BTS = (distance_BTS < 0) | (keys_BS < 0)[:, None]
+    if window is not None:
+        hidden_BTS |= distance_BTS >= window
+    if T > 1:
+        hidden_BTS &= (places_BT >= 0)[:, :, None]
     # a float bias is made once here; a boolean mask would be turned into one again in every layer
-    bias = torch.zeros(seen_BTS.shape, device=device, dtype=dtype).masked_fill_(~seen_BTS, float("-inf"))
-    return Shared(cos, sin, bias[:, None], entry)
-
-
-def by_products(T: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether attention runs as two matrix products around a softmax, holding all scores of a layer at once.
-
-    PyTorch's fused kernel gains nothing from bf16 on CPUs: forward and backward of 16 rows of 256 tokens take it 43 ms,
-    the products 15 ms.
-    """
-    return dtype == torch.bfloat16 and device.type == "cpu" and 1 < T <= 1024
+    bias = torch.zeros(hidden_BTS.shape, device=keys_BS.device, dtype=dtype).masked_fill_(hidden_BTS, -torch.inf)
+    return bias[:, None]
 
 
 def rotary(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -77,13 +99,6 @@ def rotate(x_BTHd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + d/2]) by its angle: the half-split layout of Hugging Face models."""
     a, b = x_BTHd.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
-def visible(query_BT: Tensor, key_BS: Tensor, network: Network) -> Tensor:
-    """(B, T, S): whether the key's position is at or before the query's, within the window if there is one."""
-    distance_BTS = query_BT[:, :, None] - key_BS[:, None, :]
-    seen = distance_BTS >= 0
-    return seen if network.attention.window is None else seen & (distance_BTS < network.attention.window)
 
 
 class Attention(nn.Module):
@@ -108,7 +123,7 @@ class Attention(nn.Module):
         if cache is not None:
             assert shared.entry is not None
             k_BTKd, v_BTKd = cache.extend(self.layer, k_BTKd, v_BTKd, shared.entry)
-        y_BTHd = self._attend(q_BTHd, k_BTKd.transpose(1, 2), v_BTKd.transpose(1, 2), shared.bias)
+        y_BTHd = attend(q_BTHd, k_BTKd, v_BTKd, shared.seen)
         return self.out(y_BTHd.reshape(B, T, -1))
 
     def _project(self, x_BTD: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,28 +138,27 @@ class Attention(nn.Module):
         q_BTHd, k_BTKd = rotate(qk, shared.cos, shared.sin).split((self.heads, self.kv_heads), dim=2)
         return q_BTHd, k_BTKd, v_BTKd
 
-    def _attend(self, q_BTHd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, bias: Tensor | None) -> Tensor:
-        """Softmax attention of the queries over the keys -> (B, T, H, d)."""
-        B, T, H, d = q_BTHd.shape
-        if bias is not None and by_products(T, q_BTHd.dtype, q_BTHd.device):
-            return self._by_products(q_BTHd, k_BKSd, v_BKSd, bias)
-        if T == 1 and bias is not None:
-            # the query heads of a group stand as query tokens of their key head, so no key is copied
-            q_BKGd = q_BTHd.view(B, self.kv_heads, H // self.kv_heads, d)
-            return F.scaled_dot_product_attention(q_BKGd, k_BKSd, v_BKSd, attn_mask=bias).reshape(B, 1, H, d)
-        y_BHTd = F.scaled_dot_product_attention(
-            q_BTHd.transpose(1, 2), k_BKSd, v_BKSd, attn_mask=bias, is_causal=bias is None, enable_gqa=True
-        )
-        return y_BHTd.transpose(1, 2)
 
-    def _by_products(self, q_BTHd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, bias: Tensor) -> Tensor:
-        """The same by plain products, one for all heads of a group; softmax of bf16 computes in fp32 inside."""
-        B, T, H, d = q_BTHd.shape
-        q_BKRd = (q_BTHd * d**-0.5).transpose(1, 2).reshape(B, self.kv_heads, -1, d)
-        score_BKGTS = (q_BKRd @ k_BKSd.transpose(-1, -2)).view(B, self.kv_heads, H // self.kv_heads, T, -1)
-        weight_BKGTS = (score_BKGTS + bias[:, None]).softmax(dim=-1)
-        y_BKRd = weight_BKGTS.view(B, self.kv_heads, -1, bias.shape[-1]) @ v_BKSd
-        return y_BKRd.view(B, H, T, d).transpose(1, 2)
+def attend(q_BTHd: Tensor, k_BSKd: Tensor, v_BSKd: Tensor, seen: Tensor | spans.Chunks | BlockMask | None) -> Tensor:
+    """Softmax attention of the queries over the keys -> (B, T, H, d)."""
+    if isinstance(seen, spans.Chunks):
+        return spans.attend_in_chunks(q_BTHd, k_BSKd, v_BSKd, seen)
+    if isinstance(seen, BlockMask):
+        return spans.attend_by_blocks(q_BTHd, k_BSKd, v_BSKd, seen)
+    (B, T, H, d), K = q_BTHd.shape, k_BSKd.shape[2]
+    k_BKSd, v_BKSd = k_BSKd.transpose(1, 2), v_BSKd.transpose(1, 2)
+    if T == 1 and seen is not None:
+        # the query heads of a group stand as query tokens of their key head, so no key is copied
+        q_BKGd = q_BTHd.view(B, K, H // K, d)
+        return F.scaled_dot_product_attention(q_BKGd, k_BKSd, v_BKSd, attn_mask=seen).reshape(B, 1, H, d)
+    q_BHTd = q_BTHd.transpose(1, 2)
+    if seen is not None and H > K and seen.device.type == "cuda":
+        # with a mask, only attention that holds all scores takes groups there
+        k_BKSd, v_BKSd = (x.repeat_interleave(H // K, dim=1) for x in (k_BKSd, v_BKSd))
+    y_BHTd = F.scaled_dot_product_attention(
+        q_BHTd, k_BKSd, v_BKSd, attn_mask=seen, is_causal=seen is None, enable_gqa=True
+    )
+    return y_BHTd.transpose(1, 2)
 
 
 def _normed(x_BTHd: Tensor, norm: RMSNorm) -> Tensor:

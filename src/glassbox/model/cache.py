@@ -25,8 +25,8 @@ class Entry:
     tokens before, in order, copied before the writing; the new tokens follow them."""
     keys_BS: Tensor | None
     """(B or 1, S): position of each key so read; negative: empty. None: the new tokens alone, at 0..T-1."""
-    padded: bool
-    """Whether some new tokens are padding."""
+    ordered: bool
+    """Whether the keys of a row stand in the order of their positions, without gaps."""
 
 
 class Cache:
@@ -97,15 +97,15 @@ class Cache:
                 raise ValueError(f"{T} tokens do not fit in a cache of {C}")
             kept = slice(max(0, T - C), T)
             columns = kept if T <= C else torch.arange(T - C, T, device=self.keys[0].device) % C
-            return Entry((every, columns), (every, kept), 0, None, False)
+            return Entry((every, columns), (every, kept), 0, None, True)
         lowest, highest = (int(value) for value in positions_BT.aminmax())
         if highest >= C and self.spare is None:
             raise ValueError(f"position {highest} is beyond a cache of {C} tokens")
-        device, padded = positions_BT.device, lowest < 0
+        device = positions_BT.device
         end_B1 = positions_BT.amax(dim=1, keepdim=True) + 1
         into: tuple[Any, Any]
         of: tuple[Any, Any]
-        if T <= C and not padded:
+        if T <= C and lowest >= 0:
             rows_B1 = torch.arange(len(positions_BT), device=device)[:, None]
             into, of = (rows_B1, positions_BT % C if highest >= C else positions_BT), (every, every)
         else:
@@ -114,13 +114,13 @@ class Cache:
             into, of = (rows_N, positions_BT[rows_N, tokens_N] % C), (rows_N, tokens_N)
         if highest < C:  # no row has gone round yet
             S = max(highest, 0) + 1
-            return Entry(into, of, S, torch.arange(S, device=device)[None], padded)
+            return Entry(into, of, S, torch.arange(S, device=device)[None], True)
         columns_C = torch.arange(C, device=device)
         if (self.spare or 0) >= T - 1:  # what they take the place of is out of the window of even the first of them
-            return Entry(into, of, C, end_B1 - 1 - (end_B1 - 1 - columns_C) % C, padded)
+            return Entry(into, of, C, end_B1 - 1 - (end_B1 - 1 - columns_C) % C, False)
         start_B1 = end_B1 - (positions_BT >= 0).sum(dim=1, keepdim=True)
         keys_BS = start_B1 - C + torch.arange(C + T, device=device)
-        return Entry(into, of, (start_B1 + columns_C) % C, keys_BS, padded)
+        return Entry(into, of, (start_B1 + columns_C) % C, keys_BS, True)
 
     def extend(self, layer: int, k_BTKd: Tensor, v_BTKd: Tensor, entry: Entry) -> tuple[Tensor, Tensor]:
         """Store new keys and values; those to attend over, (B, S, K, d) each."""
