@@ -1,0 +1,196 @@
+"""The shipped recipes: all load, the full ones are the published networks, the tiny ones go their whole way."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import glassbox.align.dpo
+from glassbox.cli import recipe_path, shipped
+from glassbox.interchange.stage import check
+from glassbox.ledger.runner import Selection, execute
+from glassbox.ledger.workspace import read_metrics
+from glassbox.model.families import from_config
+from glassbox.model.transformer import Transformer
+from glassbox.recipe.loading import load_recipe
+from glassbox.recipe.network import Network
+from glassbox.recipe.plan import plan_recipe
+from glassbox.recipe.schema import Recipe
+from glassbox.recipe.size import parameters
+from glassbox.report.page import write_report
+from glassbox.stages import STAGES
+from tests.tiny import write_notes
+
+SYSTEMS = ("moxin", "olmoe", "dots", "eurux", "mimo")
+PUBLISHED = {
+    "moxin": (8_114_180_096, 8_114_180_096),
+    "olmoe": (6_919_161_856, 1_282_017_280),
+    "dots": (142_774_373_888, 14_016_581_120),
+    "eurux": (140_620_634_112, 39_152_031_744),
+    "mimo": (7_833_409_536, 7_622_619_136),
+}
+"""Parameters of the releases, and those that a token passes through."""
+TOKENS = {"moxin": 2.0e12, "olmoe": 5_133_165_395_968, "dots": 11.328e12, "mimo": 23.784e12}
+"""Tokens of pretraining."""
+
+
+def names() -> list[str]:
+    return sorted(path.relative_to(shipped()).with_suffix("").as_posix() for path in shipped().rglob("*.yaml"))
+
+
+def load(name: str, overrides: list[str] | None = None) -> Recipe:
+    return load_recipe(recipe_path(name), overrides or [])
+
+
+def networks(recipe: Recipe) -> list[Network]:
+    return [stage.model for stage in recipe.stages.values() if stage.kind in ("pretrain", "import")]  # type: ignore[attr-defined]
+
+
+def test_every_system_has_its_two_recipes_and_no_two_share_a_run() -> None:
+    assert set(names()) == {"quickstart"} | {f"{system}/{size}" for system in SYSTEMS for size in ("full", "tiny")}
+    assert len({load(name).name for name in names()}) == len(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_loads_and_can_be_planned(name: str) -> None:
+    recipe = load(name)
+    assert recipe.description
+    plan = plan_recipe(recipe, device="h100", devices=256, utilisation=0.4)
+    assert plan["training"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_full_recipes_are_the_published_networks(system: str) -> None:
+    recipe = load(f"{system}/full")
+    plan = plan_recipe(recipe, device="h100", devices=256, utilisation=0.4)
+    assert {(row["parameters"], row["active"]) for row in plan["training"]} == {PUBLISHED[system]}
+    vocab_size = next(stage.vocab_size for stage in recipe.stages.values() if hasattr(stage, "vocab_size"))
+    for network in networks(recipe):
+        with torch.device("meta"):
+            model = Transformer(network, vocab_size)
+        assert sum(weight.numel() for weight in model.parameters()) == PUBLISHED[system][0]
+    if system in TOKENS:
+        read = [row["tokens"] for row in plan["training"] if recipe.stages[row["stage"]].kind == "pretrain"]
+        assert sum(read) == pytest.approx(TOKENS[system], rel=1e-4)
+
+
+def test_eurux_takes_the_released_mixtral_and_no_other_rotary_base() -> None:
+    config: dict[str, Any] = {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "hidden_size": 6144,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 56,
+        "num_attention_heads": 48,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "max_position_embeddings": 65536,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000,
+        "hidden_act": "silu",
+        "router_aux_loss_coef": 0.001,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "vocab_size": 32000,
+    }
+    stage = load("eurux/full").stages["base"]
+    check(stage, from_config(config, "config.json"))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match=r"attention.rope_base is 10000.0, the recipe's is 1000000.0"):
+        check(stage, from_config(config | {"rope_theta": 10000.0}, "config.json"))  # type: ignore[arg-type]
+
+
+TINY_SIZES = {"moxin": 2_967_936, "olmoe": 7_637_120, "dots": 4_467_968, "mimo": 2_296_384}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_tiny_recipes_keep_the_family(system: str) -> None:
+    tiny, full = networks(load(f"{system}/tiny"))[-1], networks(load(f"{system}/full"))[-1]
+    vocab_size = load(f"{system}/tiny").stages["tokenizer"].vocab_size  # type: ignore[attr-defined]
+    if system in TINY_SIZES:
+        assert parameters(tiny, vocab_size).total == TINY_SIZES[system]
+    kept = ("bias", "qk_norm")
+    assert [getattr(tiny.attention, name) for name in kept] == [getattr(full.attention, name) for name in kept]
+    assert (tiny.attention.window is None) == (full.attention.window is None)
+    assert tiny.multi_token == full.multi_token
+    assert (tiny.experts is None) == (full.experts is None)
+    if tiny.experts and full.experts:
+        own = {"count", "top_k", "hidden", "balance_loss", "z_loss"}
+        assert tiny.experts.model_dump(exclude=own) == full.experts.model_dump(exclude=own)
+
+
+class Quiet:
+    """A watcher that remembers what was done."""
+
+    def stage(self, name: str, state: str, seconds: float = 0.0) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
+
+
+def short(system: str, notes: Path) -> Recipe:
+    """A tiny recipe with a few steps of everything, on small documents in place of its own."""
+    sources = [{"name": name, "format": "text", "path": str(notes / name)} for name in ("web", "code")]
+    overrides = ["problems.train=200", "problems.held_out=8", "crawl.pages=2", f"documents.sources={sources}"]
+    overrides += ["tokenizer.vocab_size=500", "tokens.held_out=0.3"]
+    for name, stage in load(f"{system}/tiny").stages.items():
+        if stage.kind == "pretrain":
+            for phase in range(len(stage.phases)):  # type: ignore[attr-defined]
+                overrides += [f"{name}.phases.{phase}.steps=2", f"{name}.phases.{phase}.rows=2"]
+                overrides += [f"{name}.phases.{phase}.context={128 * (phase + 1)}"]
+            overrides += [f"{name}.loop.evaluate_every=0", f"{name}.loop.log_every=1"]
+        if stage.kind == "sft":
+            overrides += [f"{name}.conversations=60", f"{name}.context=128", f"{name}.rows=4"]
+        if stage.kind == "dpo":
+            overrides += [f"{name}.prompts=12", f"{name}.rows=4", f"{name}.sampling.max_new_tokens=6"]
+        if stage.kind == "grpo":
+            overrides += [f"{name}.steps=2", f"{name}.prompts=2", f"{name}.group=2"]
+            overrides += [f"{name}.sampling.max_new_tokens=6"]
+        if stage.kind == "evaluate":
+            overrides += [f"{name}.sampling.max_new_tokens=6"]
+    return load(f"{system}/tiny", overrides)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents, and a run (`data`) that has made their tokens; cut short, all five recipes make the same."""
+    folder = tmp_path_factory.mktemp("runs")
+    for turn, note in enumerate(sorted(write_notes(folder / "notes").iterdir())):
+        place = folder / ("web", "code")[turn % 2]
+        place.mkdir(exist_ok=True)
+        note.rename(place / note.name)
+    execute(short("moxin", folder), folder / "data", STAGES, Quiet(), selection=Selection(last="tokens"))
+    return folder
+
+
+def any_verdict() -> Callable[..., SimpleNamespace]:
+    """In place of the verifier, of whom an untrained model never hears that it is right: every second reply is."""
+    turn = iter(range(1_000_000))
+    return lambda *, gold, reply: SimpleNamespace(score=float(next(turn) % 2), status="right")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_tiny_recipes_go_the_whole_way(
+    system: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glassbox.align.dpo, "verify", any_verdict())
+    recipe, run = short(system, data), tmp_path / "run"
+    shutil.copytree(data / "data", run)
+    done = execute(recipe, run, STAGES, Quiet())
+    assert done == [name for name in recipe.order() if not (data / "data" / name).exists()]
+    rows = json.loads((run / "scores" / "scores.json").read_text())["rows"]
+    models = {name for name, stage in recipe.stages.items() if stage.gives == "model"}
+    assert {row["model"] for row in rows} == models
+    metrics = {row["metric"] for row in rows}
+    assert {"exact_match", "exact_match_plain", "bits_per_byte"} <= metrics
+    assert ("acceptance" in metrics) == (system == "mimo")
+    logged = {name for row in read_metrics(run / "base") for name in row}
+    assert ("multi_token_loss" in logged) == (system == "mimo")
+    assert ("expert_load_max_over_mean" in logged) == (system in ("olmoe", "dots", "eurux"))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert ("Loss ahead" in page and "Tokens drafted as the model itself would choose" in page) == (system == "mimo")
+    assert ("score bias, loss over each row 0.0001, no loss over the batch" in page) == (system == "dots")
