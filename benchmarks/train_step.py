@@ -1,45 +1,89 @@
-"""Speed of a training step against a plain transformers loop: the same mixture of experts, data and optimizer.
+"""Speed and memory of a training step against transformers' own class, for a small network of each family.
 
-    python benchmarks/train_step.py [--json]
+    python benchmarks/train_step.py [--families mistral,olmoe] [--precisions fp32,bf16] [--device cuda] [--json]
 
-Both run in turns in this process on one thread; the best of several rounds counts, in CPU seconds. The peer is
-`MixtralForCausalLM` with its own router loss, cross-entropy and AdamW as torch sets it up by default.
+Forward, backward, clipping and AdamW on the same weights, tokens and micro-batches. Both sides take turns in this
+process, and the best of several rounds counts, in CPU seconds (on a GPU in seconds). Transformers runs with its best
+settings: sdpa attention, its grouped experts, fused AdamW, autocast; `--compile` puts the blocks of both sides through
+torch.compile. Peak memory is of a process that runs one side alone, over what it held before the model was built; on
+the CPU at a vocabulary of 32,768.
 """
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
 
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import Optimizer
-from glassbox.train.loop import accumulate
+from glassbox.train.loop import accumulate, compile_blocks
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_adamw
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.throughput import peak_flops
 
-VOCABULARY, ROWS, MICRO_ROWS, CONTEXT = 4096, 32, 8, 256
-NETWORK = Network(
-    dim=192,
-    layers=6,
-    attention=Attention(heads=6, kv_heads=2),
-    experts=Experts(count=8, top_k=2, hidden=192, normalise=True),
-)
+ROWS, CONTEXT = 8, 256
+VOCABULARY, LARGE_VOCABULARY = 4096, 32768
+
+NETWORKS = {
+    "mistral": Network(dim=256, layers=4, hidden=896, attention=Attention(heads=8, kv_heads=2, window=128)),
+    "qwen2": Network(dim=256, layers=4, hidden=688, attention=Attention(heads=8, kv_heads=2, bias=True)),
+    "mixtral": Network(
+        dim=256,
+        layers=4,
+        attention=Attention(heads=8, kv_heads=2),
+        experts=Experts(count=8, top_k=2, hidden=512, normalise=True, z_loss=0),
+    ),
+    "olmoe": Network(
+        dim=128,
+        layers=4,
+        attention=Attention(heads=4, kv_heads=4, qk_norm="whole"),
+        experts=Experts(count=64, top_k=8, hidden=64, z_loss=0),
+    ),
+    "dots": Network(
+        dim=128,
+        layers=6,
+        hidden=344,
+        attention=Attention(heads=4, kv_heads=4, qk_norm="head"),
+        experts=Experts(
+            count=32,
+            top_k=6,
+            hidden=48,
+            shared=2,
+            first_dense=1,
+            score="sigmoid",
+            normalise=True,
+            scale=2.5,
+            score_bias=True,
+            balance_loss=0,
+            z_loss=0,
+        ),
+    ),
+}
+"""Shrunk as section 9 of each system's published sizes; widths rounded so that every path of the peer takes them."""
+
+Step = Callable[[torch.Tensor], None]
 
 
-def glassbox_step(dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
-    model = Transformer(NETWORK, VOCABULARY)
+def ours(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled: bool) -> Step:
+    model = Transformer(NETWORKS[family], vocabulary)
     model.init_weights(0)
+    model.to(device)
     model.compute_dtype = dtype
+    if compiled:
+        compile_blocks(model)
     adamw = build_adamw(model, Optimizer(lr=1e-3))
 
     def step(ids: torch.Tensor) -> None:
         rows = to_rows({"ids": ids, "labels": ids})
-        accumulate(model, rows, next_token, labelled_tokens(rows), MICRO_ROWS)
+        accumulate(model, rows, next_token, labelled_tokens(rows), len(ids))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
         adamw.zero_grad()
@@ -47,63 +91,141 @@ def glassbox_step(dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
     return step
 
 
-def transformers_step(dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
-    model = transformers.MixtralForCausalLM(
-        transformers.MixtralConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=NETWORK.dim,
-            intermediate_size=NETWORK.experts.hidden,
-            num_hidden_layers=NETWORK.layers,
-            num_attention_heads=NETWORK.attention.heads,
-            num_key_value_heads=NETWORK.attention.kv_heads,
-            num_local_experts=NETWORK.experts.count,
-            num_experts_per_tok=NETWORK.experts.top_k,
-            output_router_logits=True,
-            use_cache=False,
-        )
-    )
-    adamw = torch.optim.AdamW(model.parameters(), lr=1e-3)
+def theirs(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled: bool) -> Step:
+    model = peer(family, vocabulary).to(device)
+    if compiled:
+        for block in model.model.layers:
+            block.compile()
+    adamw = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step(ids: torch.Tensor) -> None:
-        for micro in ids.split(MICRO_ROWS):
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                loss = model(input_ids=micro, labels=micro).loss
-            (loss * len(micro) / len(ids)).backward()
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
         adamw.zero_grad()
 
     return step
+
+
+def peer(family: str, vocabulary: int) -> Any:
+    """Transformers' class for the family's network, with its grouped experts."""
+    network = NETWORKS[family]
+    attention, experts = network.attention, network.experts
+    settings: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": network.dim,
+        "num_hidden_layers": network.layers,
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
+        "head_dim": network.head_dim,
+        "intermediate_size": network.hidden or (experts.hidden if experts else None),
+        "sliding_window": attention.window,
+        "use_cache": False,
+        "tie_word_embeddings": False,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    kind = {"mistral": "Mistral", "qwen2": "Qwen2", "mixtral": "Mixtral", "olmoe": "Olmoe", "dots": "Dots1"}[family]
+    if family in ("mixtral", "olmoe"):
+        settings |= {"num_experts_per_tok": experts.top_k, "output_router_logits": True}
+        settings["num_local_experts" if family == "mixtral" else "num_experts"] = experts.count
+    if family == "dots":
+        settings |= {
+            "moe_intermediate_size": experts.hidden,
+            "n_routed_experts": experts.count,
+            "n_shared_experts": experts.shared,
+            "num_experts_per_tok": experts.top_k,
+            "first_k_dense_replace": experts.first_dense,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": experts.scale,
+            "layer_types": ["full_attention"] * network.layers,
+        }
+    config = getattr(transformers, kind + "Config")(**settings)
+    config._attn_implementation = "sdpa"
+    if experts:
+        config._experts_implementation = "grouped_mm"
+    return getattr(transformers, kind + "ForCausalLM")(config)
+
+
+SIDES = {"glassbox": ours, "transformers": theirs}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def seconds(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def speeds(family: str, precision: str, device: str, compiled: bool, rounds: int, ids: torch.Tensor) -> dict[str, float]:
+    """Tokens per (CPU) second of each side, the best of `rounds`."""
+    steps = {
+        name: build(family, VOCABULARY, PRECISIONS[precision], device, compiled) for name, build in SIDES.items()
+    }
+    best = dict.fromkeys(steps, float("inf"))
+    for round_number in range(rounds + 2):
+        for name, step in steps.items():
+            start = seconds(device)
+            step(ids)
+            if round_number > 1:  # the first ones warm up
+                best[name] = min(best[name], seconds(device) - start)
+    return {name: ids.numel() / value for name, value in best.items()}
+
+
+def peak_memory(side: str, family: str, precision: str, device: str, compiled: bool, ids: torch.Tensor) -> float:
+    """Bytes at the peak of three steps over what was held before the model was built, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (side, family, precision, device, compiled, ids))
+
+
+def _peak(side: str, family: str, precision: str, device: str, compiled: bool, ids: torch.Tensor) -> float:
+    torch.set_num_threads(1)
+    before = _resident("VmRSS")
+    step = SIDES[side](family, LARGE_VOCABULARY, PRECISIONS[precision], device, compiled)
+    for _ in range(3):
+        step(ids)
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM") - before
+
+
+def _resident(what: str) -> float:
+    with open("/proc/self/status", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith(what))
+    return 1024.0 * int(line.split()[1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join(NETWORKS), help="comma-separated")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="both sides' blocks through torch.compile")
+    parser.add_argument("--rounds", type=int, default=4, help="timed rounds of each side")
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--no-memory", action="store_true", help="speed alone")
     parser.add_argument("--json", action="store_true", help="one JSON line per row")
-    parser.add_argument("--rounds", type=int, default=4, help="timed rounds of each")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    ids = torch.randint(0, VOCABULARY, (ROWS, CONTEXT), generator=torch.Generator().manual_seed(0))
-    for dtype in (torch.float32, torch.bfloat16):
-        steps = {"glassbox": glassbox_step(dtype), "transformers": transformers_step(dtype)}
-        best = dict.fromkeys(steps, float("inf"))
-        for round_number in range(arguments.rounds + 1):
-            for name, step in steps.items():
-                start = time.process_time()
-                step(ids)
-                if round_number:  # the first warms up
-                    best[name] = min(best[name], time.process_time() - start)
-        rates = {name: ids.numel() / seconds for name, seconds in best.items()}
-        row = {
-            "precision": str(dtype).removeprefix("torch."),
-            "glassbox_tokens_per_cpu_second": round(rates["glassbox"]),
-            "transformers_tokens_per_cpu_second": round(rates["transformers"]),
-            "ratio": round(rates["glassbox"] / rates["transformers"], 2),
-        }
-        if arguments.json:
-            print(json.dumps(row))
-        else:
-            print("  ".join(f"{name} {value}" for name, value in row.items()))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, VOCABULARY, (arguments.rows, CONTEXT), generator=generator).to(arguments.device)
+    for family in arguments.families.split(","):
+        for precision in arguments.precisions.split(","):
+            chosen = (precision, arguments.device, arguments.compile)
+            rates = speeds(family, *chosen, arguments.rounds, ids)
+            row: dict[str, Any] = {"family": family, "precision": precision}
+            row |= {f"{name}_tokens_per_second": round(rate) for name, rate in rates.items()}
+            row["speed_ratio"] = round(rates["glassbox"] / rates["transformers"], 2)
+            flops = train_flops(NETWORKS[family], VOCABULARY, CONTEXT) * rates["glassbox"]
+            row["utilisation"] = round(flops / peak_flops(torch.device(arguments.device), PRECISIONS[precision]), 3)
+            if not arguments.no_memory:
+                peaks = {name: peak_memory(name, family, *chosen, ids) for name in SIDES}
+                row |= {f"{name}_peak_mb": round(value / 1e6) for name, value in peaks.items()}
+                row["memory_ratio"] = round(peaks["glassbox"] / peaks["transformers"], 2)
+            print(json.dumps(row) if arguments.json else "  ".join(f"{key} {value}" for key, value in row.items()))
 
 
 if __name__ == "__main__":
