@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
 from transformers import Dots1Config, OlmoeConfig, Qwen2Config
 from transformers.models.dots1.modeling_dots1 import Dots1Attention
 from transformers.models.olmoe.modeling_olmoe import OlmoeAttention
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from glassbox.model.attention import Attention, share
+from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention as Settings
 from glassbox.recipe.network import Network
 
@@ -71,3 +73,27 @@ def test_equals_transformers_attention(family, T):
         else:
             expected = gradients[name.replace("out", "o_proj")].grad
         torch.testing.assert_close(tensor.grad, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_block_compiles_whole_and_other_documents_need_no_other_graph():
+    network = Network(
+        dim=16, layers=1, hidden=8, attention=Settings(heads=4, kv_heads=2, window=20, qk_norm="head", bias=True)
+    )
+    model = Transformer(network, 50)
+    model.init_weights(0)
+    ids_BT = torch.randint(50, (2, 90))
+    batches = [(torch.rand(2, 90) < chance).cumsum(1) for chance in (0.01, 0.1, 0.5)]
+
+    def run(documents_BT):
+        model.zero_grad()
+        hidden_BTD = model(ids_BT, None, documents_BT).hidden_BTD
+        hidden_BTD.square().sum().backward()
+        return [hidden_BTD.detach(), *(weight.grad.clone() for weight in model.blocks.parameters())]
+
+    expected = [run(documents_BT) for documents_BT in batches]
+    graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    model.blocks[0].compile(fullgraph=True, backend=graphs)
+    for documents_BT, before in zip(batches, expected, strict=True):
+        for mine, other in zip(run(documents_BT), before, strict=True):
+            torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
+    assert graphs.frame_count == 1

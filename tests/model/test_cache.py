@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from glassbox.model import spans
 from glassbox.model.cache import Cache
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, MultiToken, Network
@@ -47,6 +48,13 @@ def cut(length: int, size: int) -> list[int]:
     return [min(size, length - start) for start in range(0, length, size)]
 
 
+@pytest.fixture(params=[4, 64], ids=["chunks", "dense"])
+def chunk(request, monkeypatch):
+    """Attention over what is stored in chunks of 4 queries, or against a dense mask, which is for few tokens."""
+    monkeypatch.setattr(spans, "CHUNK", request.param)
+
+
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("length", [W - 1, W, W + 1, 2 * W, 3 * W + 7])
 @pytest.mark.parametrize("size", [1, 3, W - 1, W, W + 1, 4 * W])
 @pytest.mark.parametrize("spare", [0, 3])
@@ -61,8 +69,9 @@ def test_a_ring_equals_a_full_cache_with_a_band_mask(length, size, spare):
     torch.testing.assert_close(by_ring, model(ids_BT).hidden_BTD, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("spare", [0, 2])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("spare", [0, 2, 100])
+@pytest.mark.parametrize("seed", range(4))
 @torch.inference_mode()
 def test_rows_of_different_lengths_and_their_padding(spare, seed):
     """Random chunks, each row's own number of tokens in them, some rows with none at all."""

@@ -28,6 +28,11 @@ CASES = [  # tokens, window, mean length of a document
 HEADS = [(4, 4), (6, 2), (3, 1)]
 
 
+def network(window: int | None, H_K: tuple[int, int], d: int = 8) -> Network:
+    attention = Attention(heads=H_K[0], kv_heads=H_K[1], head_dim=d, window=window)
+    return Network(dim=16, layers=1, hidden=8, attention=attention)
+
+
 def documents(rows: int, T: int, mean: int | None) -> torch.Tensor | None:
     if mean is None:
         return None
@@ -69,7 +74,7 @@ def test_values_and_gradients_equal_a_dense_mask(case, H_K, kept, monkeypatch):
     monkeypatch.setattr(spans, "KEPT_PER_QUERY", 100 if kept else 0)
     documents_BT = documents(3, T, mean)
     inputs, probe = heads(3, T, *H_K, 8), torch.randn(3, T, H_K[0], 8)
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, window, 8)
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, network(window, H_K))
     assert (chunks.kept > 0) == kept
     ours = gradients(lambda q, k, v: spans.attend_in_chunks(q, k, v, chunks), inputs, probe)
     theirs = gradients(lambda q, k, v: dense(q, k, v, window, documents_BT), inputs, probe)
@@ -84,7 +89,7 @@ def test_bf16_stays_near_fp32(case, kept, monkeypatch):
     monkeypatch.setattr(spans, "KEPT_PER_QUERY", 100 if kept else 0)
     documents_BT = documents(2, T, mean)
     inputs, probe = heads(2, T, 4, 2, 8, torch.bfloat16), torch.randn(2, T, 4, 8)
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, window, 8)
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, network(window, (4, 2)))
     ours = gradients(lambda q, k, v: spans.attend_in_chunks(q, k, v, chunks), inputs, probe)
     exact = gradients(lambda q, k, v: dense(q, k, v, window, documents_BT), [x.float() for x in inputs], probe)
     for mine, other in zip(ours, exact, strict=True):
@@ -95,8 +100,8 @@ def test_bf16_stays_near_fp32(case, kept, monkeypatch):
 def test_rows_go_one_by_one_where_their_documents_differ():
     T = 512
     far, near = torch.zeros(1, T), torch.arange(T)[None] // 32
-    apart = spans.plan(spans.of_rows(T, None, torch.cat((far, near, near)), CPU))
-    alike = spans.plan(spans.of_rows(T, None, torch.cat((far, far, far, near)), CPU))
+    rows = spans.of_rows(T, None, torch.cat((far, near, near)), CPU)
+    apart, alike = spans.plan(rows, heads=16), spans.plan(rows, heads=1)
     assert (sorted(set(apart[:, 0].tolist())), set(alike[:, 0].tolist())) == ([0, 1, 2], {-1})
     assert len(apart) == 3 * len(alike) == 3 * T // spans.CHUNK
 
@@ -137,7 +142,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize(("window", "mean"), [(None, None), (100, None), (None, 300), (100, 300)])
 def test_nothing_as_large_as_the_row_squared_is_made(dtype, window, mean):
     T, H, d = 2048, 2, 8
-    network = Network(dim=H * d, layers=1, hidden=8, attention=Attention(heads=H, kv_heads=1, window=window))
+    settings = network(window, (H, 1), d)
     inputs, documents_BT = heads(1, T, H, 1, d, dtype), documents(1, T, mean)
 
     def forward_and_backward(function):
@@ -147,11 +152,11 @@ def test_nothing_as_large_as_the_row_squared_is_made(dtype, window, mean):
         return largest.elements
 
     def row(q, k, v):
-        seen = share(network, torch.zeros(1, T, dtype=torch.long), None, documents_BT, None, dtype).seen
+        seen = share(settings, torch.zeros(1, T, dtype=torch.long), None, documents_BT, None, dtype).seen
         return attend(q, k, v, seen)
 
     assert forward_and_backward(row) < T * T / 16
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, window, d)
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, settings)
     assert chunks.kept == 0
     common = (chunks.spans.first_NT, chunks.spans.last_NT, chunks.plan)
     with torch.no_grad(), Largest() as largest:  # inside the operator, which the mode does not see from outside
@@ -162,7 +167,7 @@ def test_nothing_as_large_as_the_row_squared_is_made(dtype, window, mean):
 
 def test_operations_are_counted():
     T, window, (B, H, K, d) = 200, 30, (3, 4, 2, 16)
-    chunks = spans.chunked(spans.of_rows(T, window, None, CPU), T, window, d)
+    chunks = spans.chunked(spans.of_rows(T, window, None, CPU), T, network(window, (H, K), d))
     q, k, v = (x.requires_grad_() for x in heads(B, T, H, K, d))
     with FlopCounterMode(display=False) as counter:
         spans.attend_in_chunks(q, k, v, chunks).sum().backward()
@@ -173,7 +178,7 @@ def test_operations_are_counted():
 
 def test_the_operator_is_registered_in_full():
     rows = spans.of_rows(100, 20, None, CPU)
-    chunks = spans.chunked(rows, 100, 20, 8)
+    chunks = spans.chunked(rows, 100, network(20, (4, 2)))
     inputs = [x.requires_grad_() for x in heads(2, 100, 4, 2, 8)]
     arguments = (*inputs, rows.first_NT, rows.last_NT, chunks.plan, chunks.kept)
     torch.library.opcheck(torch.ops.glassbox.attend.default, arguments)
@@ -181,8 +186,9 @@ def test_the_operator_is_registered_in_full():
 
 def test_the_form_suits_device_and_shapes():
     def seen(T, window=None, mean=None, dtype=torch.float32):
-        network = Network(dim=16, layers=1, hidden=8, attention=Attention(heads=2, kv_heads=1, window=window))
-        return share(network, torch.zeros(2, T, dtype=torch.long), None, documents(2, T, mean), None, dtype).seen
+        return share(
+            network(window, (2, 1)), torch.zeros(2, T, dtype=torch.long), None, documents(2, T, mean), None, dtype
+        ).seen
 
     assert seen(1) is seen(1, dtype=torch.bfloat16) is seen(100) is seen(100, window=100) is seen(2000) is None
     for chunks in (seen(300), seen(100, dtype=torch.bfloat16), seen(100, window=99), seen(100, mean=40)):

@@ -10,9 +10,9 @@ heads, G query heads of a key head, C queries of a chunk, R = C * G, X keys of a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,11 +20,15 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.utils.flop_counter import register_flop_formula
 
+from glassbox.recipe.network import Network
+
 CHUNK = 64
 """Queries computed together: of 32, 64 and 128 the fastest, or near it, for rows of 256 to 4,096 tokens."""
 KEPT_PER_QUERY = 8
 """Softmax weights are kept for the backward pass if they take at most so many times the memory of the queries, and
 computed again otherwise: keeping saves a quarter of the time."""
+COST_OF_CHUNK = 40_000
+"""Scores that take as long as going through a chunk at all."""
 BLOCK = 128
 """Queries and keys of a block on CUDA."""
 
@@ -108,18 +112,18 @@ def _ends(index_NT: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return padded.view(len(index_NT), -1, size).aminmax(dim=-1)
 
 
-def plan(spans: Spans) -> Tensor:
+def plan(spans: Spans, heads: int) -> Tensor:
     """The chunks of queries and their keys, (chunks, 7): row or -1 for all, first query, query after the last, first
     key, key after the last, the key before which some query sees not all, the key from which on some sees not all.
 
-    Rows go one by one where documents begin at such different places that this saves a quarter of the scores.
+    Rows go one by one where their documents begin at such different places that this saves more than it costs.
     """
     low, left = _ends(spans.first_NT, CHUNK)
     right, high = (end + 1 for end in _ends(spans.last_NT, CHUNK))
     shape = torch.broadcast_shapes(low.shape, high.shape)
     low, left, right, high = (end.expand(shape) for end in (low, left, right, high))
-    alone, together = (high - low).sum(), (high.amax(0) - low.amin(0)).sum() * shape[0]
-    if alone >= 0.75 * together:
+    saved = (high.amax(0) - low.amin(0) - (high - low)).sum() * CHUNK * heads
+    if saved <= COST_OF_CHUNK * (shape[0] - 1) * shape[1]:
         row = torch.full((1, 1), -1)
         low, left, right, high = low.amin(0)[None], left.amax(0)[None], right.amin(0)[None], high.amax(0)[None]
     else:
@@ -139,11 +143,12 @@ class Chunks:
     """Softmax weights to keep for each query of each head; 0: none."""
 
 
-def chunked(spans: Spans, S: int, window: int | None, head_dim: int) -> Chunks:
+def chunked(spans: Spans, S: int, network: Network) -> Chunks:
     """Prepare attention in chunks over S keys."""
+    window = network.attention.window
     most = S if window is None else min(S, window + CHUNK - 1)
-    keeps = torch.is_grad_enabled() and most <= KEPT_PER_QUERY * head_dim
-    return Chunks(spans, plan(spans), most if keeps else 0)
+    keeps = torch.is_grad_enabled() and most <= KEPT_PER_QUERY * network.head_dim
+    return Chunks(spans, plan(spans, network.attention.heads), most if keeps else 0)
 
 
 def attend_in_chunks(q_BTHd: Tensor, k_BSKd: Tensor, v_BSKd: Tensor, chunks: Chunks) -> Tensor:
@@ -161,8 +166,8 @@ def attend(
     q_BTKGd, k_BKSd, v_BKSd = _grouped(q_BTHd, k_BSKd), _heads_first(k_BSKd).mul_(_scale(q_BTHd)), _heads_first(v_BSKd)
     y_BTKGd, weights = q_BTHd.new_empty(q_BTKGd.shape), q_BTHd.new_empty(q_BTHd[..., 0].numel() * kept)
     filled = 0
-    for rows, queries, keys, bias in _chunks(first_NT, last_NT, chunks, q_BTHd.dtype):
-        score_BKRX = _scores(_packed(q_BTKGd[rows, queries]), k_BKSd[rows, :, keys], bias)
+    for rows, queries, keys, hide in _chunks(first_NT, last_NT, chunks):
+        score_BKRX = hide(_packed(q_BTKGd[rows, queries]) @ k_BKSd[rows, :, keys].transpose(-1, -2))
         room = weights[filled : filled + score_BKRX.numel()].view(score_BKRX.shape) if kept else score_BKRX
         torch.softmax(score_BKRX, dim=-1, out=room)
         _unpack(room @ v_BKSd[rows, :, keys], into=y_BTKGd[rows, queries])
@@ -194,7 +199,7 @@ def attend_backward(
     # sums over chunks, so in fp32
     dk_BKSd, dv_BKSd = (torch.zeros(k_BKSd.shape, dtype=torch.float32, device=q_BTHd.device) for _ in range(2))
     filled = 0
-    for rows, queries, keys, bias in _chunks(first_NT, last_NT, chunks, q_BTHd.dtype):
+    for rows, queries, keys, hide in _chunks(first_NT, last_NT, chunks):
         q_BKRd, dy_BKRd = _packed(q_BTKGd[rows, queries]), _packed(dy_BTKGd[rows, queries])
         k_BKXd, v_BKXd = k_BKSd[rows, :, keys], v_BKSd[rows, :, keys]
         if len(weights):
@@ -202,7 +207,7 @@ def attend_backward(
             weight_BKRX = weights[filled : filled + math.prod(shape)].view(shape)
             filled += weight_BKRX.numel()
         else:
-            weight_BKRX = _scores(q_BKRd, k_BKXd, bias)
+            weight_BKRX = hide(q_BKRd @ k_BKXd.transpose(-1, -2))
             torch.softmax(weight_BKRX, dim=-1, out=weight_BKRX)
         dv_BKSd[rows, :, keys] += weight_BKRX.transpose(-1, -2) @ dy_BKRd
         dweight_BKRX = dy_BKRd @ v_BKXd.transpose(-1, -2)
@@ -304,25 +309,25 @@ def _unpack(x_BKRd: Tensor, into: Tensor) -> None:
 
 
 def _chunks(
-    first_NT: Tensor, last_NT: Tensor, chunks: Tensor, dtype: torch.dtype
-) -> Iterator[tuple[slice, slice, slice, list[tuple[slice, Tensor]]]]:
-    """For each chunk: rows, queries, keys, and what to add to which columns of its scores to hide keys."""
+    first_NT: Tensor, last_NT: Tensor, chunks: Tensor
+) -> Iterator[tuple[slice, slice, slice, Callable[[Tensor], Tensor]]]:
+    """For each chunk: rows, queries, keys, and what hides keys in its scores, in place."""
     for row, start, stop, low, high, left, right in chunks.tolist():
         rows = slice(None) if row < 0 else slice(row, row + 1)
-        own = [x[rows if len(x) > 1 else slice(None), start:stop, None] for x in (first_NT, last_NT)]
-        bias = []
-        for begin, end, is_hidden, limit in ((low, left, torch.lt, own[0]), (right, high, torch.gt, own[1])):
-            if begin < end:
-                hidden_NCX = is_hidden(torch.arange(begin, end), limit)
-                bias_NCX = torch.zeros(hidden_NCX.shape, dtype=dtype).masked_fill_(hidden_NCX, -torch.inf)
-                bias.append((slice(begin - low, end - low), bias_NCX[:, None, :, None]))
-        yield rows, slice(start, stop), slice(low, high), bias
+        first_NC1, last_NC1 = (
+            x[rows if len(x) > 1 else slice(None), start:stop, None] - low for x in (first_NT, last_NT)
+        )
+        parts = [(0, left - low), (right - low, high - low)] if left <= right else [(0, high - low)]
+        hide = partial(_hide, first_NC1, last_NC1, [(begin, end) for begin, end in parts if begin < end])
+        yield rows, slice(start, stop), slice(low, high), hide
 
 
-def _scores(q_BKRd: Tensor, k_BKXd: Tensor, bias: list[tuple[slice, Tensor]]) -> Tensor:
-    """(B, K, R, X), -inf where a query does not see a key."""
-    score_BKRX = q_BKRd @ k_BKXd.transpose(-1, -2)
-    for columns, bias_N1C1X in bias:
-        C = bias_N1C1X.shape[-3]
-        score_BKRX.unflatten(2, (C, -1))[..., columns] += bias_N1C1X
+def _hide(first_NC1: Tensor, last_NC1: Tensor, parts: list[tuple[int, int]], score_BKRX: Tensor) -> Tensor:
+    """Put -inf, in these columns, where the query does not see the key."""
+    score_BKCGX = score_BKRX.unflatten(2, (first_NC1.shape[1], -1))
+    for begin, end in parts:
+        key_X = torch.arange(begin, end)
+        hidden_NCX = (key_X < first_NC1) | (key_X > last_NC1)
+        bias_NCX = score_BKRX.new_zeros(hidden_NCX.shape).masked_fill_(hidden_NCX, -torch.inf)
+        score_BKCGX[..., begin:end] += bias_NCX[:, None, :, None]
     return score_BKRX
