@@ -12,13 +12,18 @@ the CPU at a vocabulary of 32,768.
 import argparse
 import json
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from glassbox.model.families import Sizes, to_config
+from glassbox.model.names import AsTheirs, hub_names, parts
+from glassbox.model.tensors import InMemory, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
 from glassbox.recipe.size import train_flops
@@ -67,15 +72,13 @@ NETWORKS = {
         ),
     ),
 }
-"""Shrunk as section 9 of each system's published sizes; widths rounded so that every path of the peer takes them."""
+"""Shrunk; the widths of experts are such that the peer's grouped product takes them in bf16."""
 
 Step = Callable[[torch.Tensor], None]
 
 
 def ours(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled: bool) -> Step:
-    model = Transformer(NETWORKS[family], vocabulary)
-    model.init_weights(0)
-    model.to(device)
+    model = network(family, vocabulary).to(device)
     model.compute_dtype = dtype
     if compiled:
         compile_blocks(model)
@@ -89,6 +92,12 @@ def ours(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled
         adamw.zero_grad()
 
     return step
+
+
+def network(family: str, vocabulary: int) -> Transformer:
+    model = Transformer(NETWORKS[family], vocabulary)
+    model.init_weights(0)
+    return model
 
 
 def theirs(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled: bool) -> Step:
@@ -109,45 +118,23 @@ def theirs(family: str, vocabulary: int, dtype: torch.dtype, device: str, compil
     return step
 
 
-def peer(family: str, vocabulary: int) -> Any:
-    """Transformers' class for the family's network, with its grouped experts."""
-    network = NETWORKS[family]
-    attention, experts = network.attention, network.experts
-    settings: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "hidden_size": network.dim,
-        "num_hidden_layers": network.layers,
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.kv_heads,
-        "head_dim": network.head_dim,
-        "intermediate_size": network.hidden or (experts.hidden if experts else None),
-        "sliding_window": attention.window,
-        "use_cache": False,
-        "tie_word_embeddings": False,
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-    kind = {"mistral": "Mistral", "qwen2": "Qwen2", "mixtral": "Mixtral", "olmoe": "Olmoe", "dots": "Dots1"}[family]
-    if family in ("mixtral", "olmoe"):
-        settings |= {"num_experts_per_tok": experts.top_k, "output_router_logits": True}
-        settings["num_local_experts" if family == "mixtral" else "num_experts"] = experts.count
-    if family == "dots":
-        settings |= {
-            "moe_intermediate_size": experts.hidden,
-            "n_routed_experts": experts.count,
-            "n_shared_experts": experts.shared,
-            "num_experts_per_tok": experts.top_k,
-            "first_k_dense_replace": experts.first_dense,
-            "norm_topk_prob": True,
-            "routed_scaling_factor": experts.scale,
-            "layer_types": ["full_attention"] * network.layers,
-        }
-    config = getattr(transformers, kind + "Config")(**settings)
-    config._attn_implementation = "sdpa"
-    if experts:
-        config._experts_implementation = "grouped_mm"
-    return getattr(transformers, kind + "ForCausalLM")(config)
+def peer(family: str, vocabulary: int) -> transformers.PreTrainedModel:
+    """Transformers' class with the same weights."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = network(family, vocabulary)
+    config = to_config(Sizes(model.network, vocabulary, CONTEXT))
+    own = InMemory(dict(model.state_dict()))
+    pieces = parts(model.network, own.entries, hub_names(config["model_type"]))
+    grouped = {"experts_implementation": "grouped_mm"} if model.network.experts else {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_tensors(Path(folder), AsTheirs(own, pieces))
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        made = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **grouped)
+    made.config.use_cache = False
+    if model.network.experts and model.network.experts.balance_loss:
+        made.config.output_router_logits = True
+    return made.train()
 
 
 SIDES = {"glassbox": ours, "transformers": theirs}
@@ -161,11 +148,11 @@ def seconds(device: str) -> float:
     return time.process_time()
 
 
-def speeds(family: str, precision: str, device: str, compiled: bool, rounds: int, ids: torch.Tensor) -> dict[str, float]:
+def speeds(
+    family: str, precision: str, device: str, compiled: bool, rounds: int, ids: torch.Tensor
+) -> dict[str, float]:
     """Tokens per (CPU) second of each side, the best of `rounds`."""
-    steps = {
-        name: build(family, VOCABULARY, PRECISIONS[precision], device, compiled) for name, build in SIDES.items()
-    }
+    steps = {name: build(family, VOCABULARY, PRECISIONS[precision], device, compiled) for name, build in SIDES.items()}
     best = dict.fromkeys(steps, float("inf"))
     for round_number in range(rounds + 2):
         for name, step in steps.items():
@@ -209,7 +196,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line per row")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    transformers.utils.logging.set_verbosity_error()
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, VOCABULARY, (arguments.rows, CONTEXT), generator=generator).to(arguments.device)
     for family in arguments.families.split(","):
