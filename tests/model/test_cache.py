@@ -162,3 +162,59 @@ def test_blocks_that_predict_ahead_have_layers_of_their_own():
     network = NETWORK.model_copy(update={"multi_token": MultiToken(depth=3)})
     cache = Cache(network, 2, 10)
     assert len(cache.keys) == len(cache.values) == NETWORK.layers + 3
+
+
+AHEAD = NETWORK.model_copy(update={"multi_token": MultiToken(depth=2)})
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("sizes", [[1] * 40, [7, 1, 1, 1, 20, 1, 9], [40], [12, 13, 15]], ids=str)
+@torch.inference_mode()
+def test_drafting_through_the_cache_equals_the_whole_forward(sizes):
+    """Each block reads its positions behind the network, in chunks of its own keys and values."""
+    model, ids_BT = build(AHEAD), random_ids(2, 43)
+    whole, cache, start = model(ids_BT, drafts=True), filled(Cache(AHEAD, 2, 100)), 0
+    for size in sizes:
+        span = slice(start, start + size)
+        positions_BT = torch.arange(start, start + size).expand(2, -1) if start else None
+        state_BTD = model(ids_BT[:, span], positions_BT, cache=cache).state_BTD
+        for k in range(2):
+            next_ids_BT = ids_BT[:, start + k + 1 : start + size + k + 1]
+            found = model.draft(k, state_BTD, next_ids_BT, positions_BT, cache)
+            torch.testing.assert_close(found, whole.drafts[k][:, span], atol=1e-5, rtol=1e-5)
+        start += size
+
+
+@pytest.mark.parametrize("spare", [2, 100])
+@pytest.mark.parametrize("seed", range(3))
+@torch.inference_mode()
+def test_drafts_of_ragged_rows_can_be_taken_back(spare, seed):
+    """Every round a row accepts some drafts and rejects the rest: what the rejected left in any layer is written over
+    in the next round, as the drafting loop does it (MiMo, arXiv:2505.07608, section 2.2)."""
+    chance, model, ids_BT = random.Random(seed), build(AHEAD), random_ids(2, 60)
+    whole, cache = model(ids_BT, drafts=True), Cache(AHEAD, 2, 100, spare=spare)
+    done_B = torch.tensor([9, 3])
+    positions_BT = torch.arange(9).where(torch.arange(9) < done_B[:, None], -1)
+    state_BTD = model(ids_BT[:, :9], positions_BT, cache=cache).state_BTD
+    for k in range(2):
+        model.draft(k, state_BTD, ids_BT[:, k + 1 : k + 10], positions_BT, cache)
+    while int(done_B.max()) < 50:
+        accepted_B = torch.tensor([chance.randint(1, 3) for _ in range(2)])
+        positions_BT = done_B[:, None] + torch.arange(3)
+        wrong_BT = torch.arange(3) >= accepted_B[:, None]
+
+        def read(shift, positions_BT=positions_BT, wrong_BT=wrong_BT):
+            """The tokens `shift` places on, false ones where the drafts are rejected."""
+            true_BT = ids_BT.gather(1, positions_BT + shift)
+            return torch.where(wrong_BT, (true_BT + 1) % V, true_BT)
+
+        output = model(read(0), positions_BT, cache=cache)
+        found = [
+            output.hidden_BTD,
+            *(model.draft(k, output.state_BTD, read(k + 1), positions_BT, cache) for k in (0, 1)),
+        ]
+        for mine, other in zip(found, (whole.hidden_BTD, *whole.drafts), strict=True):
+            for row in range(2):
+                kept = positions_BT[row, : int(accepted_B[row])]
+                torch.testing.assert_close(mine[row, : len(kept)], other[row, kept], atol=1e-5, rtol=1e-5)
+        done_B = done_B + accepted_B
