@@ -1,5 +1,6 @@
 """Recomputation: the same gradients bit for bit, and less kept between the passes."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def kept_bytes(part: str, how: str) -> int:
     model, rows = build(part, torch.float32), to_rows(counting_rows(1, rows=16, pad=0))
     recompute_blocks(model, how)
     model(rows["ids"]).hidden_BTD.sum().backward()
+    gc.collect()  # what goes away meanwhile would count against it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         output = model(rows["ids"])
     assert output.hidden_BTD.requires_grad
@@ -64,17 +66,16 @@ def kept_bytes(part: str, how: str) -> int:
 @pytest.mark.parametrize("part", PARTS)
 def test_less_is_kept(part):
     plain, selective, full = (kept_bytes(part, how) for how in ("none", "selective", "full"))
-    assert full < 0.4 * plain
+    assert 0 < full < 0.4 * plain
     assert full < selective < 0.8 * plain
 
 
-def test_it_can_be_taken_back_and_decoding_goes_without(tmp_path):
-    model = build("dense", torch.float32)
-    for how in ("full", "none"):
-        recompute_blocks(model, how)
-    assert all("forward" not in vars(block) for block in model.blocks)
+def test_it_can_be_taken_back_and_decoding_goes_without():
+    model, ids = build("dense", torch.float32), torch.zeros(1, 5, dtype=torch.long)
     recompute_blocks(model, "full")
     with torch.no_grad():
-        first = model(torch.zeros(1, 5, dtype=torch.long)).hidden_BTD
+        first = model(ids).hidden_BTD
     recompute_blocks(model, "none")
-    assert torch.equal(first, model(torch.zeros(1, 5, dtype=torch.long)).hidden_BTD)
+    assert all("forward" not in vars(block) for block in model.blocks)
+    with torch.no_grad():
+        assert torch.equal(first, model(ids).hidden_BTD)

@@ -129,7 +129,7 @@ def train_memory(
     """Bytes while training with `tokens` tokens in a micro-batch: fp32 weights, gradients and AdamW's two moments, and
     an estimate of what the forward pass keeps for the backward (logits are made in chunks).
 
-    A token's block keeps its inputs, queries, keys and values, and three times the feed-forward's inner width; with
+    A token's block keeps its inputs, queries, keys and values, and the inner activations of its feed-forward; with
     `recompute` selective only the outputs of products and attention; with full its input alone, and one block whole
     while it is computed again.
     """
@@ -149,13 +149,19 @@ def train_memory(
 
 
 def _kept(network: Network, dense: bool) -> int:
-    """Values of the compute type that a block keeps for a token's backward pass."""
-    return 4 * network.dim + _attention_width(network) + 3 * _inner(network, dense) + _copies(network, dense)
+    """Values of the compute type that a block keeps for a token's backward pass: norms' outputs, products' inputs and
+    outputs, queries and keys before and after rotation; gate, up, their silu and their product of a dense feed-forward,
+    gate and up alone of routed experts, whose backward pass makes the rest again."""
+    attention = network.attention
+    rotated = network.head_dim * (attention.heads + attention.kv_heads)
+    inner, routed = _inner(network, dense)
+    return 4 * network.dim + _attention_width(network) + rotated + 4 * inner + 2 * routed
 
 
 def _products(network: Network, dense: bool) -> int:
     """Those of them that are outputs of matrix products or of attention."""
-    return network.dim + _attention_width(network) + 2 * _inner(network, dense) + _copies(network, dense)
+    inner, routed = _inner(network, dense)
+    return 2 * network.dim + _attention_width(network) + 2 * inner + 2 * routed
 
 
 def _attention_width(network: Network) -> int:
@@ -163,14 +169,9 @@ def _attention_width(network: Network) -> int:
     return network.head_dim * (2 * network.attention.heads + 2 * network.attention.kv_heads)
 
 
-def _inner(network: Network, dense: bool) -> int:
-    """Inner width of the feed-forward that one token uses."""
+def _inner(network: Network, dense: bool) -> tuple[int, int]:
+    """Inner width that one token uses: of feed-forwards that every token takes, and of its routed experts."""
     if dense:
-        return network.hidden or 0
+        return network.hidden or 0, 0
     assert network.experts is not None
-    return (network.experts.top_k + network.experts.shared) * network.experts.hidden
-
-
-def _copies(network: Network, dense: bool) -> int:
-    """A token's state is copied once for each expert it is sent to, and so is each one's output."""
-    return 0 if dense or network.experts is None else 2 * network.experts.top_k * network.dim
+    return network.experts.shared * network.experts.hidden, network.experts.top_k * network.experts.hidden
