@@ -3,6 +3,8 @@
 Letters: T tokens, V vocabulary.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,7 +80,14 @@ class _OneByOne(nn.ModuleList):
             _fill(module, self._tensors, f"{self._prefix}{number}.")
             yield module
             module.to_empty(device="meta")
+            _trim()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: glibc keeps blocks of up to 32 MB for later use, hundreds of MB of them."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fill(module: nn.Module, tensors: Tensors, prefix: str) -> None:
-    module.load_state_dict({name: tensors.read(prefix + name) for name in module.state_dict()}, assign=True)
+    module.load_state_dict({name: tensors.read(prefix + name).float() for name in module.state_dict()}, assign=True)

@@ -221,6 +221,7 @@ class AsTheirs:
     def __init__(self, ours: Tensors, parts: list[Part]):
         self._ours, self._parts = ours, _by(parts, "theirs")
         self.entries = their_entries(parts, ours.entries)
+        self._last: tuple[Part, Tensor] | None = None
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows `start` to `stop` of one of theirs."""
@@ -233,8 +234,13 @@ class AsTheirs:
         return self._ours.read(part.ours, part.start + start, part.start + stop)
 
     def _matrix(self, part: Part) -> Tensor:
-        tensor = self._ours.read(part.ours, part.start, part.stop)
-        return _paired(tensor, part.heads) if part.heads else _half(tensor[0], part).T
+        """The part turned to their layout; kept until another is asked for, as it may be read in pieces."""
+        if self._last is None or self._last[0] is not part:
+            self._last = None
+            tensor = self._ours.read(part.ours, part.start, part.stop)
+            turned = _paired(tensor, part.heads) if part.heads else _half(tensor[0], part).T.contiguous()
+            self._last = part, turned
+        return self._last[1]
 
 
 def _half(slab: Tensor, part: Part) -> Tensor:

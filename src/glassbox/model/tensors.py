@@ -23,7 +23,7 @@ SHARD_BYTES = 5 * 10**9
 """Size of a file at which the next one is begun, in bytes: what the Hugging Face hub uses."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-PIECE_BYTES = 1 << 28
+PIECE_BYTES = 1 << 25
 """What is held of a tensor on its way, in bytes (or one row; one expert)."""
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -114,11 +114,15 @@ class Typed:
         dtype = self.entries[name].dtype
         tensor = self._tensors.read(name, start, stop)
         turned = tensor.to(dtype)
-        if not bool(torch.isfinite(turned).all()):
-            finite = bool(torch.isfinite(tensor).all())
-            what = f"numbers too large for {NAMES[dtype]}" if finite else "numbers that are not finite"
+        if not _finite(turned):
+            what = f"numbers too large for {NAMES[dtype]}" if _finite(tensor) else "numbers that are not finite"
             raise RequestError(f"'{name}' holds {what}: nothing was written")
         return turned
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether every number is finite, found without a copy."""
+    return tensor.numel() == 0 or all(math.isfinite(value) for value in torch.stack(torch.aminmax(tensor)).tolist())
 
 
 def read_rows(file: Path, offset: int, entry: Entry, start: int = 0, stop: int | None = None) -> Tensor:
