@@ -255,7 +255,7 @@ def from_config(config: Config, where: str) -> Sizes:
             settings["hidden"] = None
     if not (settings.get("multi_token") or {}).get("depth"):
         settings["multi_token"] = None
-    settings["attention"]["head_dim"] = config.get("head_dim")
+    settings["attention"]["head_dim"] = _head_dim(config)
     settings["attention"]["rope_base"] = _rope_base(config, where)
     settings["attention"]["window"] = _window(config, family, where)
     try:
@@ -309,6 +309,12 @@ def _refuse_unknown(config: Config, family: Family, where: str) -> None:
 
 def _is_default_rope(value: Any) -> bool:
     return isinstance(value, Mapping) and value.get("rope_type", value.get("type", "default")) == "default"
+
+
+def _head_dim(config: Config) -> int | None:
+    """The width of a head where it is not the model's divided by its heads."""
+    width, dim, heads = (config.get(key) for key in ("head_dim", "hidden_size", "num_attention_heads"))
+    return None if isinstance(dim, int) and heads and width == dim / heads else width
 
 
 def _rope_base(config: Config, where: str) -> float:
