@@ -3,9 +3,15 @@
 import pytest
 import torch
 
-from glassbox.recipe.training import Optimizer
+from glassbox.ledger.workspace import Workspace
+from glassbox.model.transformer import Transformer
+from glassbox.recipe.training import Loop, Optimizer, Schedule
+from glassbox.train.loop import fit
+from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_adamw
-from tests.train.conftest import build
+from tests.train.conftest import VOCABULARY, build, counting_rows
+
+SETTINGS = Optimizer(lr=0.01)
 
 
 @pytest.mark.parametrize("tie", [False, True])
@@ -35,3 +41,33 @@ def test_update_is_adamw():
         root = (square / (1 - 0.9**step)) ** 0.5 + 1e-6
         expected = expected * (1 - 0.01 * 0.3) - 0.01 * mean / (1 - 0.8**step) / root
     torch.testing.assert_close(weight.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_mup_divides_the_rate_of_hidden_matrices_by_their_width(tmp_path):
+    """Widths as in arXiv:2203.03466, table 8: input, output and gains learn at the base's rate."""
+    model = build(experts=False)
+    wide = Transformer(model.network.model_copy(update={"mup_base": 8}), VOCABULARY)
+    widths = {id(p): group["width"] for group in build_adamw(wide, SETTINGS).param_groups for p in group["params"]}
+    for name, parameter in wide.named_parameters():
+        outer = name in ("embedding.weight", "head.weight") or "norm" in name
+        assert widths[id(parameter)] == (1.0 if outer else 4.0), name
+    assert {group["width"] for group in build_adamw(model, SETTINGS).param_groups} == {1.0}
+
+
+def test_the_loop_steps_each_group_at_its_own_rate(tmp_path):
+    wide = Transformer(build(experts=False).network.model_copy(update={"mup_base": 8}), VOCABULARY)
+    wide.init_weights(3)
+    before = {name: value.clone() for name, value in wide.state_dict().items()}
+    fit(
+        wide,
+        counting_rows,
+        next_token,
+        steps=1,
+        optimizer=Optimizer(lr=0.01, weight_decay=0.0),
+        schedule=Schedule(shape="constant", warmup=0),
+        loop=Loop(micro_rows=6),
+        workspace=Workspace(tmp_path),
+    )
+    for name, rate in {"norm.weight": 0.01, "blocks.0.attention.out.weight": 0.0025}.items():
+        moved = (wide.state_dict()[name] - before[name]).abs().max()  # Adam's first step is the rate itself
+        assert float(moved) == pytest.approx(rate, rel=1e-3)
