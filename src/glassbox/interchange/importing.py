@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from glassbox.errors import RequestError
 from glassbox.interchange.check import compare, logits
 from glassbox.ledger.writing import atomic_folder, write_json
-from glassbox.model.folder import CHAT, copy_tokenizer, open_model, read_tokenizer, write_config
+from glassbox.model.folder import CHAT, FOREIGN_FILES, copy_tokenizer, open_model, read_tokenizer, write_config
 from glassbox.model.tensors import SHARD_BYTES, Entry, Tensors, write_tensors
 from glassbox.tokens.chat import chat_format
 from glassbox.tokens.tokenizer import SPECIAL_TOKENS
@@ -57,7 +57,9 @@ def import_model(source: Path, out: Path, dtype: str | None = None, shard_bytes:
         write_tensors(folder, ours, shard_bytes)
         write_config(folder, opened.sizes)
         copy_tokenizer(source, folder)
-        if speaks_chatml(tokenizer):
+        if speaks_chatml(tokenizer):  # then our form of conversation holds, and goes on through training
+            for name in FOREIGN_FILES:
+                (folder / name).unlink(missing_ok=True)
             write_json(folder / CHAT, chat_format(tokenizer))
         result = open_model(folder)
         difference = compare(

@@ -150,6 +150,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "mlp_bias": (False,),
     "rope_scaling": (),
     "partial_rotary_factor": (1.0,),
+    "use_mrope": (False,),
     "rotary_pct": (1.0,),
     "quantization_config": (),
     "attn_logit_softcapping": (),
