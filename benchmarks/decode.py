@@ -2,6 +2,7 @@
 
     python benchmarks/decode.py            a table
     python benchmarks/decode.py --json     one JSON line per row
+    python benchmarks/decode.py --ring     a window's ring against a cache of all columns, far into a text
 
 Tokens per CPU second of everything after the prompts are read, all sequences together; the two engines take turns and
 the better of their rounds counts, because a shared machine only ever makes a round slower.
@@ -16,10 +17,12 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from glassbox.generate.engine import Engine, Request
+from glassbox.model.cache import Cache
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
 
 VOCAB, PROMPT, NEW = 4096, 64, 64
+WINDOW, FAR = 512, 8192
 ATTENTION = Attention(heads=6, kv_heads=2)
 NETWORKS = {
     "dense": Network(dim=192, layers=6, attention=ATTENTION, hidden=512),
@@ -75,12 +78,41 @@ def theirs(model: PreTrainedModel, ids_BT: torch.Tensor) -> float:
     return cpu_seconds(lambda: generate(NEW)) - cpu_seconds(lambda: generate(1))
 
 
+def in_cache(model: Transformer, cache: Cache, batch: int) -> float:
+    """CPU seconds of decoding a token of each sequence, NEW positions before the end of FAR."""
+    ids_B1 = torch.zeros(batch, 1, dtype=torch.long)
+
+    def decode() -> None:
+        for position in range(FAR - NEW, FAR):
+            model(ids_B1, torch.full((batch, 1), position), cache=cache)
+
+    with torch.inference_mode():
+        return cpu_seconds(decode) / NEW
+
+
+def ring(rounds: int, as_json: bool) -> None:
+    """Tokens per CPU second of both kinds of cache."""
+    network = NETWORKS["dense"].model_copy(update={"attention": ATTENTION.model_copy(update={"window": WINDOW})})
+    model = Transformer(network, VOCAB)
+    model.init_weights(0)
+    for batch in (1, 8):
+        caches = [Cache(network, batch, FAR, spare=spare) for spare in (0, FAR)]
+        best = [min(in_cache(model, cache, batch) for _ in range(rounds)) for cache in caches]
+        row = {"window": WINDOW, "position": FAR, "batch": batch}
+        row |= {"ring": round(batch / best[0]), "full": round(batch / best[1]), "ratio": round(best[1] / best[0], 2)}
+        print(json.dumps(row) if as_json else "  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON line per row instead of a table")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ring", action="store_true", help="compare our own two kinds of cache instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.ring:
+        ring(arguments.rounds, arguments.json)
+        return
     if not arguments.json:
         print(
             f"{'network':10} {'batch':>5} {'glassbox':>9} {'transformers':>13} {'ratio':>6}   (tokens per CPU second)"

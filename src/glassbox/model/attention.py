@@ -47,7 +47,7 @@ def share(
     seen: Tensor | spans.Chunks | BlockMask | None
     if entry is not None and entry.keys_BS is not None:
         seen = _seen_in_cache(places_BT, entry.keys_BS, entry.ordered, network, dtype)
-    elif documents_BT is None and (window or T) >= T and fused(T, dtype, device):
+    elif documents_BT is None and (window or T) >= T and fused(network, T, dtype, device):
         seen = None
     else:
         row_spans = spans.of_rows(T, window, documents_BT, device)
@@ -60,10 +60,11 @@ def share(
     return Shared(cos, sin, seen, entry)
 
 
-def fused(T: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether plain causal attention goes to PyTorch's fused kernel. On CPUs it gains nothing from bf16, and in fp32
-    it is no faster than `spans.attend` for rows of 256 to 1,024 tokens; see docs/performance.md."""
-    return device.type != "cpu" or T == 1 or (dtype != torch.bfloat16 and not 256 <= T <= 1024)
+def fused(network: Network, T: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether plain causal attention goes to PyTorch's fused kernel. On CPUs it gains nothing from bf16 and nothing
+    from shared key heads, where `spans.attend` is faster for rows of some length; see docs/performance.md."""
+    shares = network.attention.kv_heads < network.attention.heads
+    return device.type != "cpu" or T == 1 or (dtype != torch.bfloat16 and not (shares and 256 <= T <= 1024))
 
 
 def _seen_in_cache(
