@@ -13,8 +13,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from glassbox.model.transformer import Transformer
 
-KEPT_PACKETS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", "aten::_flash_attention")
-"""Beginnings of the names of operators whose outputs selective recomputation keeps, beside every one of our own."""
+KEPT = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", "flex_attention", "glassbox::")
+"""Beginnings of the names of operators whose outputs selective recomputation keeps: products, attention, experts."""
 
 
 def all_blocks(model: Transformer) -> list[nn.Module]:
@@ -42,5 +42,5 @@ def _recomputed(block: nn.Module, how: str, *inputs: Any) -> Any:
 
 def _policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     name = str(getattr(operator, "name", str)())
-    kept = name.startswith((*KEPT_PACKETS, "glassbox::"))
+    kept = name.startswith(KEPT)
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
