@@ -41,7 +41,7 @@ def seconds(T: int, window: int | None, document: int | None, kv_heads: int, dty
     rows = spans.of_rows(T, window, documents_BT, torch.device("cpu"))
     plain = window is None and document is None
     forms = [
-        spans.chunked(rows, T, Network(dim=8, layers=1, hidden=8, attention=settings)),
+        spans.chunked(rows, Network(dim=8, layers=1, hidden=8, attention=settings), keep=True),
         None if plain else spans.dense_bias(rows, T, dtype),
     ]
     q, k, v = (

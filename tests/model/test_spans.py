@@ -74,7 +74,7 @@ def test_values_and_gradients_equal_a_dense_mask(case, H_K, kept, monkeypatch):
     monkeypatch.setattr(spans, "KEPT_PER_QUERY", 100 if kept else 0)
     documents_BT = documents(3, T, mean)
     inputs, probe = heads(3, T, *H_K, 8), torch.randn(3, T, H_K[0], 8)
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, network(window, H_K))
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), network(window, H_K), keep=True)
     assert (chunks.kept > 0) == kept
     ours = gradients(lambda q, k, v: spans.attend_in_chunks(q, k, v, chunks), inputs, probe)
     theirs = gradients(lambda q, k, v: dense(q, k, v, window, documents_BT), inputs, probe)
@@ -89,7 +89,7 @@ def test_bf16_stays_near_fp32(case, kept, monkeypatch):
     monkeypatch.setattr(spans, "KEPT_PER_QUERY", 100 if kept else 0)
     documents_BT = documents(2, T, mean)
     inputs, probe = heads(2, T, 4, 2, 8, torch.bfloat16), torch.randn(2, T, 4, 8)
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, network(window, (4, 2)))
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), network(window, (4, 2)), keep=True)
     ours = gradients(lambda q, k, v: spans.attend_in_chunks(q, k, v, chunks), inputs, probe)
     exact = gradients(lambda q, k, v: dense(q, k, v, window, documents_BT), [x.float() for x in inputs], probe)
     for mine, other in zip(ours, exact, strict=True):
@@ -156,7 +156,7 @@ def test_nothing_as_large_as_the_row_squared_is_made(dtype, window, mean):
         return attend(q, k, v, seen)
 
     assert forward_and_backward(row) < T * T / 16
-    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), T, settings)
+    chunks = spans.chunked(spans.of_rows(T, window, documents_BT, CPU), settings, keep=True)
     assert chunks.kept == 0
     common = (chunks.spans.first_NT, chunks.spans.last_NT, chunks.plan)
     with torch.no_grad(), Largest() as largest:  # inside the operator, which the mode does not see from outside
@@ -167,7 +167,7 @@ def test_nothing_as_large_as_the_row_squared_is_made(dtype, window, mean):
 
 def test_operations_are_counted():
     T, window, (B, H, K, d) = 200, 30, (3, 4, 2, 16)
-    chunks = spans.chunked(spans.of_rows(T, window, None, CPU), T, network(window, (H, K), d))
+    chunks = spans.chunked(spans.of_rows(T, window, None, CPU), network(window, (H, K), d), keep=True)
     q, k, v = (x.requires_grad_() for x in heads(B, T, H, K, d))
     with FlopCounterMode(display=False) as counter:
         spans.attend_in_chunks(q, k, v, chunks).sum().backward()
@@ -178,7 +178,7 @@ def test_operations_are_counted():
 
 def test_the_operator_is_registered_in_full():
     rows = spans.of_rows(100, 20, None, CPU)
-    chunks = spans.chunked(rows, 100, network(20, (4, 2)))
+    chunks = spans.chunked(rows, network(20, (4, 2)), keep=True)
     inputs = [x.requires_grad_() for x in heads(2, 100, 4, 2, 8)]
     arguments = (*inputs, rows.first_NT, rows.last_NT, chunks.plan, chunks.kept)
     torch.library.opcheck(torch.ops.glassbox.attend.default, arguments)

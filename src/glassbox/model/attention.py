@@ -52,7 +52,7 @@ def share(
     else:
         row_spans = spans.of_rows(T, window, documents_BT, device)
         if device.type == "cpu":
-            seen = spans.chunked(row_spans, T, network)
+            seen = spans.chunked(row_spans, network, keep=torch.is_grad_enabled())
         elif device.type == "cuda":
             seen = spans.block_mask(row_spans, T)
         else:
@@ -72,12 +72,12 @@ def _seen_in_cache(
 ) -> Tensor | spans.Chunks:
     """What tokens at these positions see of keys at those (see `cache.Entry`); padding sees something, as with nothing
     to see it would become NaN."""
-    T, S, window = places_BT.shape[1], keys_BS.shape[1], network.attention.window
+    T, window = places_BT.shape[1], network.attention.window
     if ordered and T > spans.CHUNK and places_BT.device.type == "cpu":
         last_BT = places_BT.where(places_BT >= 0, places_BT.amax(dim=1, keepdim=True).clamp(min=0))
         first_BT = torch.zeros_like(last_BT) if window is None else (last_BT - (window - 1)).clamp(min=0)
         key_spans = spans.Spans(first_BT - keys_BS[:, :1], last_BT - keys_BS[:, :1])
-        return spans.chunked(key_spans, S, network)
+        return spans.chunked(key_spans, network)
     distance_BTS = places_BT[:, :, None] - keys_BS[:, None, :]
     hidden_BTS = (distance_BTS < 0) | (keys_BS < 0)[:, None]
     if window is not None:

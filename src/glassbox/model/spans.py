@@ -100,7 +100,8 @@ def _compiled_flex() -> Any:
 
 def attend_by_blocks(q_BTHd: Tensor, k_BSKd: Tensor, v_BSKd: Tensor, mask: BlockMask) -> Tensor:
     """Attention on CUDA -> (B, T, H, d). On a CPU it runs forward only and slowly, for tests."""
-    flex: Any = _compiled_flex() if q_BTHd.device.type == "cuda" else flex_attention
+    eager = q_BTHd.device.type == "cuda" and not torch.compiler.is_compiling()  # a compiled block takes it in itself
+    flex: Any = _compiled_flex() if eager else flex_attention
     heads_first = (x.transpose(1, 2) for x in (q_BTHd, k_BSKd, v_BSKd))
     return flex(*heads_first, block_mask=mask, enable_gqa=True).transpose(1, 2)
 
@@ -143,12 +144,13 @@ class Chunks:
     """Softmax weights to keep for each query of each head; 0: none."""
 
 
-def chunked(spans: Spans, S: int, network: Network) -> Chunks:
-    """Prepare attention in chunks over S keys."""
-    window = network.attention.window
-    most = S if window is None else min(S, window + CHUNK - 1)
-    keeps = torch.is_grad_enabled() and most <= KEPT_PER_QUERY * network.head_dim
-    return Chunks(spans, plan(spans, network.attention.heads), most if keeps else 0)
+def chunked(spans: Spans, network: Network, keep: bool = False) -> Chunks:
+    """Prepare attention in chunks. Softmax weights are kept only if asked for; queries and keys then stand at the same
+    places in all rows."""
+    T, window = spans.last_NT.shape[-1], network.attention.window
+    most = T if window is None else min(T, window + CHUNK - 1)
+    kept = most if keep and most <= KEPT_PER_QUERY * network.head_dim else 0
+    return Chunks(spans, plan(spans, network.attention.heads), kept)
 
 
 def attend_in_chunks(q_BTHd: Tensor, k_BSKd: Tensor, v_BSKd: Tensor, chunks: Chunks) -> Tensor:

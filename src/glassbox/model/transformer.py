@@ -122,10 +122,10 @@ class Transformer(nn.Module):
         """Run the network.
 
         Without a cache: `positions_BT` restart at 0 in each document (None: 0..T-1), and tokens attend to earlier
-        tokens of their own run of equal numbers in `documents_BT` (None: to all); a negative number marks padding, which
-        router losses and loads leave out. With a cache of B rows: the new tokens are stored at `positions_BT` and attend to
-        everything stored at or before their own position; None: the rows are new and start at 0. With `drafts` (and
-        no cache) the multi-token blocks run too.
+        tokens of their own run of equal numbers in `documents_BT` (None: to all); a negative number marks padding,
+        which router losses and loads leave out. With a cache of B rows: the new tokens are stored at `positions_BT` and
+        attend to everything stored at or before their own position (negative: padding); None: the rows are new and
+        start at 0. With `drafts` (and no cache) the multi-token blocks run too.
         """
         shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
         x_BTD = self._embed(ids_BT)
