@@ -6,13 +6,21 @@ from glassbox.cli import shipped
 from glassbox.model.families import Sizes, family_of, from_config, to_config
 from glassbox.recipe.loading import load_recipe
 
-FAMILIES = {"recipes": "mixtral", "moxin": "mistral", "olmoe": "olmoe", "dots": "dots1", "eurux": "mixtral", "mimo": "mimo"}
+FAMILIES = {
+    "recipes": "mixtral",
+    "moxin": "mistral",
+    "olmoe": "olmoe",
+    "dots": "dots1",
+    "eurux": "mixtral",
+    "mimo": "mimo",
+}
 RECIPES = sorted(path for path in shipped().rglob("*.yaml") if path.parent.name in FAMILIES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_networks_have_a_family(path):
-    networks = [stage.model for stage in load_recipe(path).stages.values() if getattr(stage, "model", None) is not None]
+    stages = load_recipe(path).stages.values()
+    networks = [stage.model for stage in stages if getattr(stage, "model", None) is not None]
     assert networks
     for network in networks:
         network = network.model_copy(update={"mup_base": None})

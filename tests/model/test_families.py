@@ -1,8 +1,13 @@
 """The published `config.json` files: sizes to the parameter, both generations of keys, the classes' own defaults."""
 
+import contextlib
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig, Dots1Config, MistralConfig, MixtralConfig, OlmoeConfig, Qwen2Config
 
+from glassbox.errors import RequestError
 from glassbox.model.families import Sizes, from_config, to_config
 from glassbox.model.names import hub_names, own_entries, parts, their_entries
 from glassbox.recipe.size import parameters
@@ -182,6 +187,23 @@ def test_names_and_shapes_of_the_largest_checkpoint():
         "lm_head.weight": (152064, 4096),
     }
     assert {name: theirs[name].shape for name in listed} == listed
+
+
+ODD = st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=3)
+ODD = ODD | st.lists(ODD, max_size=2) | st.dictionaries(st.sampled_from(["rope_type", "rope_theta", "x"]), ODD)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    base=st.sampled_from([MOXIN, OLMOE, DOTS, EURUX, MIMO]),
+    key=st.sampled_from(
+        sorted({*MOXIN, *OLMOE, *DOTS, *MIMO, "rope_parameters", "layer_types", "quantization_config"})
+    ),
+    value=ODD,
+)
+def test_an_odd_value_is_one_sentence_or_understood(base, key, value):
+    with contextlib.suppress(RequestError):
+        to_config(from_config({**base, key: value}, "here"))
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}

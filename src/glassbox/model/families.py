@@ -198,7 +198,7 @@ def to_config(sizes: Sizes) -> dict[str, Any]:
     """The `config.json` of a network, without what only its tokenizer and weights know (token ids, type).
 
     Every value is written, whatever the class's default, under the keys that transformers 4 and 5 read. A network
-    under muP must be folded first (`names.folded`). Raises `RequestError` for parts that no family has.
+    under muP must be folded first (`names.Folded`). Raises `RequestError` for parts that no family has.
     """
     network = sizes.network
     family = family_of(network)
@@ -233,10 +233,18 @@ def from_config(config: Config, where: str) -> Sizes:
 
     Raises `RequestError` for an unknown family, a missing key, and whatever the network could not compute exactly.
     """
-    family = BY_TYPE.get(config.get("model_type", ""))
-    if family is None:
-        known = ", ".join(sorted(BY_TYPE))
-        raise RequestError(f"{where}: model_type {config.get('model_type')!r} is no family known here ({known})")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in BY_TYPE:
+        raise RequestError(f"{where}: model_type {kind!r} is no family known here ({', '.join(sorted(BY_TYPE))})")
+    try:
+        sizes = _sizes(config, BY_TYPE[kind], where)
+    except (ValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise RequestError(f"{where} does not describe a model ({_sentence(error)})") from error
+    family_of(sizes.network)
+    return sizes
+
+
+def _sizes(config: Config, family: Family, where: str) -> Sizes:
     config = {**family.absent, **{key: value for key, value in config.items() if value is not None or key in NULLS}}
     if "num_experts" in config and "num_local_experts" in family.keys.values():
         config.setdefault("num_local_experts", config["num_experts"])
@@ -259,16 +267,13 @@ def from_config(config: Config, where: str) -> Sizes:
     settings["attention"]["head_dim"] = _head_dim(config)
     settings["attention"]["rope_base"] = _rope_base(config, where)
     settings["attention"]["window"] = _window(config, family, where)
-    try:
-        sizes = Sizes(
-            Network(**settings),
-            int(_value(config, "vocab_size", "vocab_size", where)),
-            int(_value(config, "context", "max_position_embeddings", where)),
-        )
-    except (ValidationError, ValueError, TypeError) as error:
-        raise RequestError(f"{where} does not describe a model ({_sentence(error)})") from error
-    family_of(sizes.network)
-    return sizes
+    vocab_size, context = (
+        int(_value(config, setting, key, where))
+        for setting, key in (("vocab_size", "vocab_size"), ("context", "max_position_embeddings"))
+    )
+    if vocab_size < 1 or context < 1:
+        raise ValueError(f"vocab_size {vocab_size} and max_position_embeddings {context} must be positive")
+    return Sizes(Network(**settings), vocab_size, context)
 
 
 NULLS = ("sliding_window",)
