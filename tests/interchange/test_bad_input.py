@@ -98,6 +98,22 @@ def test_a_truncated_file(theirs, kept):
     refused(theirs, WEIGHTS, "is damaged")
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        {},
+        3,
+        {"dtype": "F32", "shape": ["a"], "data_offsets": [0, 4]},
+        {"dtype": [], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]},
+    ],
+)
+def test_a_header_of_odd_values(theirs, about):
+    header = json.dumps({"tensor": about}).encode()
+    (theirs / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    refused(theirs, WEIGHTS)
+
+
 @pytest.mark.parametrize("content", [b"\x10\0\0\0\0\0\0\0not JSON at all.", b"\2\0\0\0\0\0\0\0[]", b""])
 def test_a_file_that_is_no_safetensors(theirs, content):
     (theirs / WEIGHTS).write_bytes(content)

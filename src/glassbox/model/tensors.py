@@ -251,8 +251,10 @@ def _header(file: Path) -> Iterator[tuple[str, Entry, int]]:
         try:
             header = json.loads(opened.read(length))
             header.pop("__metadata__", None)
-            tensors = [(name, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for name, t in header.items()]
+            tensors = [(name, str(t["dtype"]), tuple(t["shape"]), *t["data_offsets"]) for name, t in header.items()]
             tensors.sort(key=lambda tensor: tensor[3:])
+            if not all(isinstance(n, int) and n >= 0 for _, _, shape, *span in tensors for n in (*shape, *span)):
+                raise ValueError("sizes and places are numbers")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RequestError(f"{file} is damaged: its header is not that of a safetensors file") from error
     offset = 0
