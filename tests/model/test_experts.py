@@ -100,6 +100,18 @@ def test_experts_that_choose_take_their_best_tokens_of_each_row(shape):
     assert balance(routing, None, experts)[2].tolist() == [shape[0] * max(1, shape[1] // 2)] * 4
 
 
+def test_experts_that_choose_leave_padding_alone():
+    experts = Experts(count=4, top_k=2, hidden=8, choice="expert", balance_loss=0)
+    made = layer(experts)
+    x_BSD = torch.randn(3, 20, 16)
+    length_B1 = torch.tensor([[20], [9], [0]])
+    real_BS = torch.arange(20) < length_B1
+    y_BSD, routing = made(x_BSD, real_BS)
+    torch.testing.assert_close(y_BSD[:1], made(x_BSD[:1])[0])
+    torch.testing.assert_close(y_BSD[1:2, :9], made(x_BSD[1:2, :9])[0])
+    assert balance(routing, real_BS, experts)[2].tolist() == [10 + 4] * 4
+
+
 def test_an_expert_nobody_chose_gets_zero_gradients():
     made = layer(Experts(count=4, top_k=1, hidden=8))
     with torch.no_grad():
@@ -212,13 +224,19 @@ def test_sequence_loss_of_the_worked_example_and_at_balance():
 def test_padding_counts_in_neither_losses_nor_load(score):
     made = layer(Experts(count=5, top_k=2, hidden=8, score=score, sequence_loss=0.1))
     x_BSD = torch.randn(2, 11, 16)
-    valid_BS = torch.arange(11) < 8
+    real_BS = torch.arange(11) < 8
     _, routing = made(x_BSD)
     _, shorter = made(x_BSD[:, :8])
-    found, expected = balance(routing, valid_BS.expand(2, -1), made.experts), balance(shorter, None, made.experts)
+    found, expected = balance(routing, real_BS.expand(2, -1), made.experts), balance(shorter, None, made.experts)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert found[2].sum() == 2 * 2 * 8
+    _, first = made(x_BSD[:1, :8])
+    padded_row = real_BS & torch.tensor([[True], [False]])
+    for ours, theirs in zip(
+        balance(routing, padded_row, made.experts), balance(first, None, made.experts), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
     nothing = balance(routing, torch.zeros(2, 11, dtype=torch.bool), made.experts)
     assert [value.sum().item() for value in nothing] == [0, 0, 0]
 

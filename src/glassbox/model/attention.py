@@ -29,6 +29,8 @@ class Shared:
     (B or 1, 1, T, S): 0 where the query sees the key, -inf elsewhere."""
     entry: Entry | None
     """Where the new tokens go in the cache; None: there is none."""
+    real_BT: Tensor | None
+    """Whether a token is no padding; None: all are."""
 
 
 def share(
@@ -57,7 +59,7 @@ def share(
             seen = spans.block_mask(row_spans, T)
         else:
             seen = spans.dense_bias(row_spans, T, dtype)
-    return Shared(cos, sin, seen, entry)
+    return Shared(cos, sin, seen, entry, None if documents_BT is None else documents_BT >= 0)
 
 
 def fused(network: Network, T: int, dtype: torch.dtype, device: torch.device) -> bool:
@@ -119,13 +121,12 @@ class Attention(nn.Module):
         self.out = Linear(self.heads * self.head_dim, network.dim)
 
     def forward(self, x_BTD: Tensor, shared: Shared, cache: Cache | None) -> Tensor:
-        B, T, _ = x_BTD.shape
         q_BTHd, k_BTKd, v_BTKd = self._project(x_BTD, shared)
         if cache is not None:
             assert shared.entry is not None
             k_BTKd, v_BTKd = cache.extend(self.layer, k_BTKd, v_BTKd, shared.entry)
         y_BTHd = attend(q_BTHd, k_BTKd, v_BTKd, shared.seen)
-        return self.out(y_BTHd.reshape(B, T, -1))
+        return self.out(y_BTHd.flatten(2))
 
     def _project(self, x_BTD: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, H, d), keys and values (B, T, K, d): product, norm, clip, rotation, in this order."""

@@ -235,7 +235,8 @@ class MixtureOfExperts(nn.Module):
         self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
         self.shared = FeedForward(network.dim, experts.shared * experts.hidden) if experts.shared else None
 
-    def forward(self, x_BSD: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x_BSD: Tensor, real_BS: Tensor | None = None) -> tuple[Tensor, Routing]:
+        """`real_BS` is False where a token is padding (None: nowhere), which experts that choose leave alone."""
         logit_BSE, score_BSE = self.router(x_BSD)
         x_TD, score_TE = x_BSD.flatten(0, 1), score_BSE.flatten(0, 1)
         if self.experts.choice == "token":
@@ -244,7 +245,7 @@ class MixtureOfExperts(nn.Module):
             token_TK = torch.arange(len(x_TD), device=x_TD.device)[:, None].expand_as(expert_TK)
             chosen = expert_TK.flatten(), token_TK.flatten()
         else:
-            weight_R, expert_R, token_R = expert_choice(score_BSE, self.experts.top_k)
+            weight_R, expert_R, token_R = expert_choice(score_BSE, self.experts.top_k, real_BS)
             y_RD = self._compute(x_TD.index_select(0, token_R), weight_R[:, None], expert_R[:, None])
             y_TD = torch.zeros_like(x_TD).index_add(0, token_R, y_RD * self.experts.scale)
             chosen = expert_R, token_R
@@ -272,17 +273,26 @@ class MixtureOfExperts(nn.Module):
         return gate_up_EDH, down_EHD
 
 
-def expert_choice(score_BSE: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(weights, experts, tokens), each (R,): in every row each expert takes the top_k * S // E tokens (at least one)
-    with its highest scores (arXiv:2202.09368; OLMoE, section 4.1.4). A row's choice looks at the whole row."""
+def expert_choice(score_BSE: Tensor, top_k: int, real_BS: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(weights, experts, tokens), each (R,): of the S tokens of a row that are no padding each expert takes the
+    top_k * S // E (at least one) with its highest scores (arXiv:2202.09368; OLMoE, section 4.1.4). The choice looks at
+    the whole row, whatever documents are packed in it."""
     B, S, E = score_BSE.shape
-    weight_BEC, place_BEC = score_BSE.transpose(1, 2).topk(max(1, top_k * S // E), dim=-1)
-    token_BEC = place_BEC + S * torch.arange(B, device=score_BSE.device)[:, None, None]
-    expert_BEC = torch.arange(E, device=score_BSE.device)[None, :, None].expand_as(token_BEC)
-    return weight_BEC.flatten(), expert_BEC.flatten(), token_BEC.flatten()
+    device, score_BES = score_BSE.device, score_BSE.transpose(1, 2)
+    if real_BS is not None:
+        score_BES = score_BES.masked_fill(~real_BS[:, None], -torch.inf)
+    weight_BEC, place_BEC = score_BES.topk(max(1, top_k * S // E), dim=-1)
+    token_BEC = place_BEC + S * torch.arange(B, device=device)[:, None, None]
+    expert_BEC = torch.arange(E, device=device)[None, :, None].expand_as(token_BEC)
+    if real_BS is None:
+        return weight_BEC.flatten(), expert_BEC.flatten(), token_BEC.flatten()
+    length_B11 = real_BS.sum(1)[:, None, None]
+    taken_B11 = torch.minimum((top_k * length_B11 // E).clamp(min=1), length_B11)
+    taken_BEC = (torch.arange(weight_BEC.shape[-1], device=device) < taken_B11).expand_as(token_BEC)
+    return weight_BEC[taken_BEC], expert_BEC[taken_BEC], token_BEC[taken_BEC]
 
 
-def balance(routing: Routing, valid_BS: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
+def balance(routing: Routing, real_BS: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's weighted losses over the micro-batch (scalar) and over each sequence (scalar), and its load (E,).
 
     | loss           | value                                                        | scale                    |
@@ -294,13 +304,13 @@ def balance(routing: Routing, valid_BS: Tensor | None, experts: Experts) -> tupl
 
     Scores are rescaled to sum to 1 over the experts (softmax's do). Gradients flow through them alone. The first two
     are as OLMoE's training code scales them, which is K times less than equations 3 and 4 of the paper
-    (arXiv:2409.02060), the third is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2). Tokens outside `valid_BS` (None:
+    (arXiv:2409.02060), the third is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2). Tokens outside `real_BS` (None:
     all are in) count in nothing.
     """
     B, S, E = routing.score_BSE.shape
     K = experts.top_k
-    kept_BS = routing.score_BSE.new_ones(B, S) if valid_BS is None else valid_BS.to(routing.score_BSE.dtype)
-    tokens_B = kept_BS.sum(1).clamp_min(1)
+    kept_BS = routing.score_BSE.new_ones(B, S) if real_BS is None else real_BS.to(routing.score_BSE.dtype)
+    tokens_B = kept_BS.sum(1)
     expert_R, token_R = routing.chosen
     kept_R = kept_BS.flatten().index_select(0, token_R)
     load_E = kept_BS.new_zeros(E).scatter_add_(0, expert_R, kept_R)
@@ -308,7 +318,7 @@ def balance(routing: Routing, valid_BS: Tensor | None, experts: Experts) -> tupl
     if experts.score == "sigmoid":
         score_BSE = score_BSE / score_BSE.sum(-1, keepdim=True)
     sum_BE = torch.einsum("bs,bse->be", kept_BS, score_BSE)
-    tokens = tokens_B.sum()
+    tokens = tokens_B.sum().clamp_min(1)
     loss = routing.score_BSE.new_zeros(())
     if experts.balance_loss:
         loss = loss + experts.balance_loss * E * (load_E / (tokens * K) * (sum_BE.sum(0) / tokens)).sum()
@@ -321,6 +331,7 @@ def balance(routing: Routing, valid_BS: Tensor | None, experts: Experts) -> tupl
         times_BE = kept_BS.new_zeros(B, E).scatter_add_(
             1, favourite_BSK.flatten(1), kept_BS.repeat_interleave(K, dim=1)
         )
-        share_BE = E / (K * tokens_B[:, None]) * times_BE
-        sequence = experts.sequence_loss * (share_BE * (sum_BE / tokens_B[:, None])).sum(-1).mean()
+        per_token_B1 = 1 / tokens_B.clamp_min(1)[:, None]
+        each_B = (E / K * times_BE * per_token_B1 * (sum_BE * per_token_B1)).sum(-1)
+        sequence = experts.sequence_loss * each_B.sum() / (tokens_B > 0).sum().clamp_min(1)
     return loss, sequence, load_E.long()

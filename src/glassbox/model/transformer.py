@@ -62,7 +62,7 @@ class Block(nn.Module):
         normed_BTD = self.feed_forward_norm(x_BTD, dtype)
         if isinstance(self.feed_forward, FeedForward):
             return x_BTD + self.feed_forward(normed_BTD), None
-        y_BTD, routing = self.feed_forward(normed_BTD)
+        y_BTD, routing = self.feed_forward(normed_BTD, shared.real_BT)
         return x_BTD + y_BTD, routing
 
 
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         aux, load_LE = x_BTD.new_zeros(()), None
         chosen = [routing for routing in routings if routing is not None]
         if chosen and cache is None:
-            aux, load_LE = self._balance(chosen, documents_BT)
+            aux, load_LE = self._balance(chosen, shared.real_BT)
         return Output(hidden_BTD, x_BTD, aux, load_LE, tuple(drafted))
 
     def draft(
@@ -170,10 +170,9 @@ class Transformer(nn.Module):
         assert self.network.multi_token is not None
         return self.norm(state_BTD, torch.float32) if self.network.multi_token.normed else state_BTD
 
-    def _balance(self, routings: list[Routing], documents_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _balance(self, routings: list[Routing], real_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         assert self.network.experts is not None
-        valid_BT = None if documents_BT is None else documents_BT >= 0
-        each = [balance(routing, valid_BT, self.network.experts) for routing in routings]
+        each = [balance(routing, real_BT, self.network.experts) for routing in routings]
         losses, sequence_losses, loads = zip(*each, strict=True)
         return torch.stack(losses).mean() + torch.stack(sequence_losses).sum(), torch.stack(loads)
 
