@@ -78,6 +78,15 @@ def test_an_error_says_where_what_and_what_is_near(tmp_path: Path, old: str, new
         assert part in message
 
 
+def test_what_cannot_decode_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    experts = "{count: 4, top_k: 2, hidden: 32, choice: expert, balance_loss: 0}"
+    text = GOOD.replace("hidden: 64, ", f"experts: {experts}, ", 1)
+    assert load_recipe(recipe(tmp_path, text)).stages["base"].model.experts.choice == "expert"
+    text += "  scores: {kind: evaluate, from: [base, problems]}\n"
+    with pytest.raises(RequestError, match=r"decodes with the model of 'base', whose experts choose their tokens"):
+        load_recipe(recipe(tmp_path, text))
+
+
 def test_a_circle_of_stages_is_named(tmp_path: Path) -> None:
     text = GOOD.replace("{kind: crawl, site: pydoc}", "{kind: crawl, site: pydoc, from: base}")
     with pytest.raises(RequestError, match="base -> "):

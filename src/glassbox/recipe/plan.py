@@ -6,7 +6,7 @@ from typing import Any
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
 from glassbox.recipe.network import Network
-from glassbox.recipe.schema import Recipe
+from glassbox.recipe.schema import Recipe, built_by
 from glassbox.recipe.size import forward_flops, parameters, train_flops, train_memory
 from glassbox.recipe.text import ProblemsStage, TokenizerStage
 from glassbox.recipe.training import DpoStage, GrpoStage, ImportStage, PretrainStage, SftStage
@@ -126,12 +126,10 @@ def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, conte
 
 
 def _model(recipe: Recipe, name: str) -> tuple[Network, int, int]:
-    """(network, vocabulary, context) of the model a stage trains, found by following `from` to where it was built."""
-    stage = recipe.stages[name]
+    """(network, vocabulary, context) of the model a stage trains."""
+    stage = built_by(recipe.stages, name)
     if isinstance(stage, ImportStage):
         return stage.model, stage.vocab_size, stage.context
-    if not isinstance(stage, PretrainStage):
-        return _model(recipe, next(source for source in stage.inputs if recipe.stages[source].gives == "model"))
     tokens = recipe.stages[next(source for source in stage.inputs if recipe.stages[source].gives == "tokens")]
     tokenizers = (recipe.stages[source] for source in tokens.inputs)
     vocab_size = next(one.vocab_size for one in tokenizers if isinstance(one, TokenizerStage))

@@ -114,7 +114,8 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
-    return next((wrong for name in stages if (wrong := _mixture_error(stages, name))), None)
+    checks = (_mixture_error, _decoding_error)
+    return next((wrong for name in stages for check in checks if (wrong := check(stages, name))), None)
 
 
 def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
@@ -131,6 +132,31 @@ def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | Non
             if source not in known:
                 return name, f"phase '{phase.name}' draws from '{source}', but its tokens hold {', '.join(known)}"
     return None
+
+
+def _decoding_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A stage that decodes from a network that cannot."""
+    stage = stages[name]
+    inputs = [stages[source].gives for source in stage.inputs]
+    if not (isinstance(stage, (DpoStage, GrpoStage)) or (isinstance(stage, EvaluateStage) and "problems" in inputs)):
+        return None
+    for source in stage.inputs:
+        if stages[source].gives == "model":
+            experts = built_by(stages, source).model.experts
+            if experts is not None and experts.choice == "expert":
+                return name, (
+                    f"decodes with the model of '{source}', whose experts choose their tokens among all of a row, "
+                    "later ones included; leave the stage out, or train with experts.choice: token"
+                )
+    return None
+
+
+def built_by(stages: dict[str, Stage], name: str) -> PretrainStage | ImportStage:
+    """The stage whose settings say what network the model has that stage `name` gives, found by following `from`."""
+    stage = stages[name]
+    if isinstance(stage, (PretrainStage, ImportStage)):
+        return stage
+    return built_by(stages, next(source for source in stage.inputs if stages[source].gives == "model"))
 
 
 def json_schema() -> dict[str, Any]:
