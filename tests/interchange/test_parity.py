@@ -44,6 +44,10 @@ def same(ours: Transformer, theirs: PreTrainedModel, ids_BT: torch.Tensor) -> No
     for model, scores in ((ours, mine), (theirs, others)):
         model.zero_grad()
         (scores * weight).sum().backward()
+    same_gradients(ours, theirs)
+
+
+def same_gradients(ours: Transformer, theirs: PreTrainedModel) -> None:
     gradients = translated(ours, "grad")
     # what is zero but for rounding (queries of a single token) is held against the gradients of the rest
     floor = 1e-6 * max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
@@ -152,13 +156,20 @@ def test_ours_exported(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["mistral", "mixtral", "dots1", "olmoe", "qwen2"])
 def test_a_ragged_batch_equals_its_rows_alone(name, tmp_path):
+    """Three rows of 11, 1 and 19 tokens, padded on both sides: logits of real tokens, gradients, each row alone."""
     theirs = build(CONFIGS[name])
     ours = load_model(save(theirs, tmp_path)).model
-    lengths = (11, 1, 19)
-    mask_BT = torch.arange(19)[None] < torch.tensor(lengths)[:, None]
-    batch_BTV = theirs(text(3, 19), attention_mask=mask_BT.long()).logits
+    lengths, ids_BT = (11, 1, 19), text(3, 19)
+    real_BT = torch.arange(19)[None] < torch.tensor(lengths)[:, None]
+    mine = ours(ids_BT, documents_BT=torch.where(real_BT, 0, -1)).hidden_BTD @ ours.head_VD.T
+    others = theirs(ids_BT, attention_mask=real_BT.long()).logits
+    close(mine[real_BT], others[real_BT], 1e-5, "logits")
     for row, length in enumerate(lengths):
-        close(logits(ours, text(3, 19)[row : row + 1, :length])[0], batch_BTV[row, :length], 1e-5, f"row {row}")
+        close(logits(ours, ids_BT[row : row + 1, :length])[0], others[row, :length], 1e-5, f"row {row}")
+    weight_NV = torch.randn(mine[real_BT].shape, generator=torch.Generator().manual_seed(2))
+    for scores in (mine, others):
+        (scores[real_BT] * weight_NV).sum().backward()
+    same_gradients(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "olmoe", "dots1"])
