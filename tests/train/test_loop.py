@@ -15,7 +15,7 @@ from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import Loop, Optimizer, Schedule
-from glassbox.train.evaluation import summed_nats
+from glassbox.train.evaluation import measure
 from glassbox.train.loop import accumulate, compile_blocks, fit
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
@@ -32,7 +32,7 @@ def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, s
     loop = Loop(**({"micro_rows": 4, "checkpoint_every": 3, "log_every": 1} | settings))
     evaluate = None
     if loop.evaluate_every:
-        evaluate = lambda: {"held_out_nats": summed_nats(model, [counting_rows(99)])[0]}  # noqa: E731
+        evaluate = lambda: {"held_out_nats": measure(model, counting_rows(99)).nats}  # noqa: E731
     progress = fit(
         model,
         batch_at,

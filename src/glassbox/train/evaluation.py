@@ -59,12 +59,6 @@ def measure(model: Transformer, batch: Any, micro_rows: int = 8) -> HeldOut:
     return found
 
 
-def summed_nats(model: Transformer, batches: Iterable[Any], micro_rows: int = 8) -> tuple[float, int]:
-    """The negative log-likelihood of all labelled tokens in nats, and how many they are."""
-    found = sum((measure(model, batch, micro_rows) for batch in batches), HeldOut())
-    return found.nats, found.tokens
-
-
 def held_out_metrics(
     model: Transformer, held_out: Iterable[tuple[Any, int]], source: str, micro_rows: int = 8
 ) -> dict[str, float]:
