@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from glassbox import cli
 from glassbox.errors import GlassboxError, RequestError
-from glassbox.interchange import importing
+from glassbox.interchange import exporting, importing
+from glassbox.interchange.conversion import TYPES
 from glassbox.interchange.exporting import export_model
 from glassbox.interchange.importing import import_model
 from glassbox.model.folder import load_model
@@ -293,27 +294,37 @@ def test_the_result_must_have_a_place_of_its_own(theirs, tmp_path):
         import_model(tmp_path / "out", tmp_path / "again")
 
 
-def test_a_result_that_computes_something_else_is_not_kept(theirs, tmp_path, monkeypatch):
-    """Were a tensor written wrongly, the logits would tell."""
-    write = importing.write_tensors
+@pytest.mark.parametrize("dtype", [None, "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["mistral-whole", "mixtral", "olmoe", "dots1"])
+def test_a_result_with_two_tensors_swapped_is_not_kept(name, dtype, tmp_path, monkeypatch):
+    """Both have the same shape, so nothing but the logits tells; whatever the type."""
+    write, first, second = importing.write_tensors, "blocks.0.attention.out.weight", "blocks.1.attention.out.weight"
 
     def write_wrongly(folder, tensors, shard_bytes):
         write(folder, tensors, shard_bytes)
-        change_weights(folder, lambda weights: weights["blocks.0.attention.qkv.weight"][:32].mul_(-1))
+        change_weights(folder, lambda w: w.update({first: w[second], second: w[first]}))
 
+    source = save(build(CONFIGS[name]), tmp_path / "theirs")
+    import_model(source, tmp_path / "ours")
     monkeypatch.setattr(importing, "write_tensors", write_wrongly)
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(GlassboxError, match="does not compute what the source does"):
-        import_model(theirs, tmp_path / "out")
+        import_model(source, tmp_path / "out", dtype)
+    monkeypatch.setattr(exporting, "write_tensors", write_wrongly)
+    first, second = (f"model.layers.{n}.self_attn.o_proj.weight" for n in (0, 1))
+    with pytest.raises(GlassboxError, match="does not compute what the source does"):
+        export_model(tmp_path / "ours", tmp_path / "out", dtype)
     assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_turning_to_another_type_rounds_and_no_more(dtype, theirs, tmp_path):
+def test_turning_to_another_type_changes_nothing_else(dtype, theirs, tmp_path):
     done = import_model(theirs, tmp_path / "ours", dtype)
-    assert 0 < done.share < 0.05
+    assert done.largest == 0
+    after, before = load_model(tmp_path / "ours").model.state_dict(), load_model(theirs).model.state_dict()
+    assert all(torch.equal(after[name], value.to(TYPES[dtype]).float()) for name, value in before.items())
     kinds = {value.dtype for value in load_file(tmp_path / "ours" / WEIGHTS).values()}
-    assert kinds == {importing.TYPES[dtype]}
+    assert kinds == {TYPES[dtype]}
     assert done.bytes * 2 == sum(value.nbytes for value in load_file(theirs / WEIGHTS).values())
     export_model(tmp_path / "ours", tmp_path / "again")
     config = json.loads((tmp_path / "again/config.json").read_text())
@@ -322,6 +333,13 @@ def test_turning_to_another_type_rounds_and_no_more(dtype, theirs, tmp_path):
     import_model(save_dots, tmp_path / "ours-dots", dtype)
     weights = load_file(tmp_path / "ours-dots" / WEIGHTS)
     assert weights["blocks.1.feed_forward.router.bias_E"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16", "fp16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_export_differs_in_nothing_from_what_was_to_be_written(name, dtype, tmp_path):
+    saved(NETWORKS[name], tmp_path / "ours")
+    assert export_model(tmp_path / "ours", tmp_path / "theirs", dtype).largest == 0
 
 
 def test_by_command(theirs, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from glassbox.interchange.check import compare, logits
-from glassbox.interchange.importing import Done, coarsest, count_parameters, new_folder, typing
+from glassbox.interchange.conversion import Done, count_parameters, for_others, new_folder, types_of_weights
 from glassbox.ledger.writing import write_json
 from glassbox.model.families import Sizes, to_config
 from glassbox.model.folder import (
@@ -22,8 +22,8 @@ from glassbox.model.folder import (
     read_manner,
     read_tokenizer,
 )
-from glassbox.model.names import AsTheirs, Folded, hub_names, own_entries, parts
-from glassbox.model.tensors import SHARD_BYTES, Entry, Tensors, Typed, write_tensors
+from glassbox.model.names import AsTheirs, hub_names, parts
+from glassbox.model.tensors import SHARD_BYTES, Typed, write_tensors
 
 TYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -43,9 +43,9 @@ def export_model(
     """
     began = time.monotonic()
     opened = open_model(source)
-    tensors, sizes = plain(opened, without_drafts)
+    tensors, sizes = for_others(opened, without_drafts)
     config = to_config(sizes)
-    ours = Typed(tensors, typing(dtype))
+    ours = Typed(tensors, types_of_weights(dtype))
     theirs = AsTheirs(ours, parts(sizes.network, ours.entries, hub_names(config["model_type"])))
     with new_folder(out) as folder:
         write_tensors(folder, theirs, shard_bytes)
@@ -55,10 +55,7 @@ def export_model(
         warnings = warn(sizes, config["model_type"], folder)
         (folder / "README.md").write_text(card(config, count_parameters(ours), warnings), encoding="utf-8")
         result = open_model(folder)
-        difference = compare(
-            *same_rows(logits(opened.sizes, opened.tensors), logits(result.sizes, result.tensors)),
-            coarsest_on_the_way(opened, tensors, ours),
-        )
+        difference = compare(logits(sizes, ours), logits(result.sizes, result.tensors))
     return Done(
         family=config["model_type"],
         parameters=count_parameters(ours),
@@ -70,36 +67,6 @@ def export_model(
         seconds=time.monotonic() - began,
         warnings=warnings,
     )
-
-
-def plain(opened: OpenModel, without_drafts: bool) -> tuple[Tensors, Sizes]:
-    """The model as other software can have it: muP folded into the last norms, multi-token blocks out if wanted."""
-    network, vocab_size, context = opened.sizes
-    tensors: Tensors = Folded(opened.tensors, network) if network.mup_base is not None else opened.tensors
-    changes: dict[str, Any] = {"mup_base": None} | ({"multi_token": None} if without_drafts else {})
-    network = network.model_copy(update=changes)
-    return Chosen(tensors, list(own_entries(network, vocab_size))), Sizes(network, vocab_size, context)
-
-
-class Chosen:
-    """Some of the tensors."""
-
-    def __init__(self, tensors: Tensors, names: list[str]):
-        self.entries: dict[str, Entry] = {name: tensors.entries[name] for name in names}
-        self.read = tensors.read
-
-
-def same_rows(source: torch.Tensor, result: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits that both have: drafts that were left out are not compared."""
-    return source[: len(result)], result
-
-
-def coarsest_on_the_way(opened: OpenModel, before: Tensors, after: Tensors) -> torch.dtype:
-    """As `coarsest`; folding muP's factor rounds in the type of the norm."""
-    turned = [coarsest(before, after)]
-    if opened.sizes.network.mup_base is not None:
-        turned.append(after.entries["norm.weight"].dtype)
-    return max(turned, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def warn(sizes: Sizes, model_type: str, folder: Path) -> list[str]:

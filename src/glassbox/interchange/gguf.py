@@ -18,8 +18,7 @@ from tokenizers import Tokenizer
 
 from glassbox.errors import RequestError
 from glassbox.interchange.check import compare, logits
-from glassbox.interchange.exporting import coarsest_on_the_way, plain, same_rows
-from glassbox.interchange.importing import Done, count_parameters, typing
+from glassbox.interchange.conversion import Done, count_parameters, for_others, types_of_weights
 from glassbox.ledger.writing import atomic_path
 from glassbox.model.families import Sizes, family_of
 from glassbox.model.folder import CHAT, TOKENIZER, OpenModel, open_model, read_manner, read_tokenizer
@@ -56,14 +55,15 @@ def export_gguf(source: Path, out: Path, dtype: str | None = None) -> Done:
     if out.suffix != ".gguf" or out.exists():
         raise RequestError(f"{out}: give the name of a new file that ends in .gguf")
     opened = open_model(source)
-    tensors, sizes = plain(opened, without_drafts=True)
+    tensors, sizes = for_others(opened, without_drafts=True)
     family = family_of(sizes.network).model_type
     architecture, network = ARCHITECTURES[family], sizes.network
     _refuse(architecture, network)
     warnings = _warn(opened.sizes)
     if network.tie_embeddings and architecture in OWN_HEAD:
         tensors, network = _WithHead(tensors), network.model_copy(update={"tie_embeddings": False})
-    typed = Typed(tensors, _matrices_only(typing(dtype)))
+        sizes = sizes._replace(network=network)
+    typed = Typed(tensors, _matrices_only(types_of_weights(dtype)))
     pieces = parts(network, typed.entries, LLAMA_CPP, architecture in PAIRED)
     theirs = AsTheirs(typed, pieces)
     kind = typed.entries["embedding.weight"].dtype
@@ -74,15 +74,8 @@ def export_gguf(source: Path, out: Path, dtype: str | None = None) -> Done:
         _write_tokenizer(writer, source, opened)
         _write_tensors(writer, temporary, theirs)
         found = GgufFile(temporary)
-        entries = typed.entries
-        check_names(found.entries, their_entries(pieces, entries), str(out))
-        difference = compare(
-            *same_rows(
-                logits(opened.sizes, opened.tensors),
-                logits(Sizes(network, sizes.vocab_size, sizes.context), AsOurs(found, pieces, entries)),
-            ),
-            coarsest_on_the_way(opened, tensors, typed),
-        )
+        check_names(found.entries, their_entries(pieces, typed.entries), str(out))
+        difference = compare(logits(sizes, typed), logits(sizes, AsOurs(found, pieces, typed.entries)))
     return Done(
         family=architecture,
         parameters=count_parameters(typed),
