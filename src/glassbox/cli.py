@@ -271,6 +271,8 @@ def export_(
     """Write a model for other software, as a Hugging Face folder or a GGUF file."""
     source = runs_.model_folder(model, runs)
     if to == "gguf":
+        if without_drafts:
+            raise RequestError("a GGUF file never holds multi-token blocks: leave --without-drafts out")
         if find_spec("gguf") is None:
             raise RequestError("GGUF files need the gguf package: pip install 'glassbox-llm[gguf]'")
         from glassbox.interchange.gguf import export_gguf

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from glassbox import cli
 from glassbox.errors import GlassboxError, RequestError
 from glassbox.interchange import exporting, importing
 from glassbox.interchange.conversion import TYPES
 from glassbox.interchange.exporting import export_model
+from glassbox.interchange.gguf import export_gguf
 from glassbox.interchange.importing import import_model
 from glassbox.model.folder import load_model
 from glassbox.model.tensors import INDEX, WEIGHTS
@@ -77,12 +78,9 @@ def test_a_wrong_shape(theirs):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite(theirs, tmp_path, value):
+def test_a_number_that_is_not_finite(theirs, value):
     change_weights(theirs, lambda weights: weights[EXPERT][3].fill_(value))
-    before = sorted(os.listdir(tmp_path))
-    with pytest.raises(RequestError, match=f"'{EXPERT}' holds numbers that are not finite"):
-        import_model(theirs, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path)) == before
+    refused(theirs, f"'{EXPERT}' holds numbers that are not finite")
 
 
 def test_a_number_too_large_for_the_type(theirs, tmp_path):
@@ -173,7 +171,7 @@ def test_sharded_files_are_read_and_written(sharded, tmp_path):
         ({"model_type": "gpt_neox"}, "model_type 'gpt_neox' is no family known here (dots1, mimo, mistral,"),
         ({"model_type": ...}, "neither a glassbox model nor one in Hugging Face's form"),
         ({"hidden_size": ...}, "has no hidden_size"),
-        ({"hidden_size": "wide"}, "does not describe a model (dim"),
+        ({"hidden_size": "wide"}, "does not describe a model (hidden_size: Input should be a valid integer"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' cannot be done here (only 'silu' or 'swish')"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters"),
@@ -187,6 +185,18 @@ def test_sharded_files_are_read_and_written(sharded, tmp_path):
             "layers of different attention",
         ),
         ({"num_attention_heads": 5}, "does not describe a model"),
+        ({"layer_types": ["full_attention"]}, "layer_types: not a list of num_hidden_layers 2 names"),
+        ({"layer_types": "full_attention"}, "layer_types: not a list"),
+        ({"hidden_size": True}, "hidden_size: Input should be a valid integer"),
+        ({"vocab_size": 300.7}, "vocab_size: 300.7 is not a whole number of at least 1"),
+        ({"vocab_size": "320"}, "vocab_size: '320' is not a whole number"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings: 0 is not a whole number of at least 1"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings: Input should be a valid boolean"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: 0 is not"),
+        ({"num_hidden_layers": 10**9}, "far larger than the weights beside it"),
+        ({"num_hidden_layers": 10**9, "layer_types": ...}, "far larger than the weights beside it"),
+        ({"num_local_experts": 10**9}, "far larger than the weights beside it"),
+        ({"hidden_size": 3 * 10**30}, "far larger than the weights beside it"),
     ],
 )
 def test_a_config_that_cannot_be_done(theirs, values, sentence):
@@ -206,6 +216,8 @@ def test_a_config_that_cannot_be_done(theirs, values, sentence):
             "layers",
         ),
         ("olmoe", {"attention_bias": True}, "attention_bias True"),
+        ("qwen2", {"use_sliding_window": "false"}, "use_sliding_window: 'false' is neither true nor false"),
+        ("qwen2", {"model_type": "mimo", "attention_bias": True, "num_nextn_predict_layers": 10**9}, "far larger"),
     ],
 )
 def test_a_config_of_another_family_that_cannot_be_done(name, values, sentence, tmp_path):
@@ -234,6 +246,46 @@ def test_tokenizers(theirs, tmp_path):
     larger.add_tokens([f"word {i}" for i in range(40)])
     larger.save(str(theirs / "tokenizer.json"))
     refused(theirs, "token ids up to", "knows only 320 tokens")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"])
+def test_files_beside_the_tokenizer(name, tmp_path):
+    """A model without ChatML's tokens is framed by these."""
+    folder = save(build(CONFIGS["mistral"]), tmp_path / "theirs")
+    Tokenizer(models.BPE()).save(str(folder / "tokenizer.json"))
+    for harm in (b"\xff\xfe", b"{") if name.endswith("json") else (b"\xff\xfe",):
+        (folder / name).write_bytes(harm)
+        with pytest.raises(RequestError, match=f"{name} is damaged: not"):
+            load_model(folder)
+        for export, out in ((export_model, "out"), (export_gguf, "out.gguf")):
+            with pytest.raises(RequestError, match=f"{name} is damaged|can be written here for byte-level BPE"):
+                export(folder, tmp_path / out)
+    assert sorted(os.listdir(tmp_path)) == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [b"{", b"[]", b"{}", b'{"ids": {}}', b'{"template": "x", "ids": {"end_of_text": 0}}', b"\xff", b"[" * 100_000],
+)
+def test_a_damaged_chat_json(harm, tmp_path):
+    saved(NETWORKS["mistral"], tmp_path / "ours")
+    (tmp_path / "ours/chat.json").write_bytes(harm)
+    attempts = (
+        lambda: load_model(tmp_path / "ours"),
+        lambda: export_model(tmp_path / "ours", tmp_path / "out"),
+        lambda: export_gguf(tmp_path / "ours", tmp_path / "out.gguf"),
+    )
+    for attempt in attempts:
+        with pytest.raises(RequestError, match=r"chat\.json is damaged"):
+            attempt()
+    assert not [name for name in os.listdir(tmp_path) if "out" in name]
+
+
+def test_blocks_that_look_further_are_left_out_only_where_there_are_some(tmp_path):
+    saved(NETWORKS["qwen2"], tmp_path / "ours")
+    with pytest.raises(RequestError, match="no multi-token blocks to leave out: export it without --without-drafts"):
+        export_model(tmp_path / "ours", tmp_path / "out", without_drafts=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +350,11 @@ def test_the_result_must_have_a_place_of_its_own(theirs, tmp_path):
 @pytest.mark.parametrize("name", ["mistral-whole", "mixtral", "olmoe", "dots1"])
 def test_a_result_with_two_tensors_swapped_is_not_kept(name, dtype, tmp_path, monkeypatch):
     """Both have the same shape, so nothing but the logits tells; whatever the type."""
-    write, first, second = importing.write_tensors, "blocks.0.attention.out.weight", "blocks.1.attention.out.weight"
+    write, first, second = (
+        importing.write_tensors,
+        "blocks.0.feed_forward_norm.weight",
+        "blocks.1.feed_forward_norm.weight",
+    )
 
     def write_wrongly(folder, tensors, shard_bytes):
         write(folder, tensors, shard_bytes)
@@ -311,7 +367,7 @@ def test_a_result_with_two_tensors_swapped_is_not_kept(name, dtype, tmp_path, mo
     with pytest.raises(GlassboxError, match="does not compute what the source does"):
         import_model(source, tmp_path / "out", dtype)
     monkeypatch.setattr(exporting, "write_tensors", write_wrongly)
-    first, second = (f"model.layers.{n}.self_attn.o_proj.weight" for n in (0, 1))
+    first, second = (f"model.layers.{n}.post_attention_layernorm.weight" for n in (0, 1))
     with pytest.raises(GlassboxError, match="does not compute what the source does"):
         export_model(tmp_path / "ours", tmp_path / "out", dtype)
     assert sorted(os.listdir(tmp_path)) == before
@@ -356,6 +412,7 @@ def test_by_command(theirs, tmp_path, monkeypatch, capsys):
         (("import", "nowhere", "new"), "config.json is missing"),
         (("import", "theirs", "new", "--dtype", "int8"), "--dtype int8: can be fp32, bf16, fp16"),
         (("export", "ours", "new", "--to", "onnx"), "--to onnx: can be hf or gguf"),
+        (("export", "ours", "new.gguf", "--to", "gguf", "--without-drafts"), "a GGUF file never holds multi-token"),
     ):
         code, _, err = call(monkeypatch, capsys, *arguments)
         assert (code, sentence in err.replace("\n", " ")) == (2, True), err

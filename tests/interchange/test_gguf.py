@@ -2,6 +2,7 @@
 
 import json
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from glassbox.interchange.gguf import GgufFile, export_gguf, pre_tokenizer
 from glassbox.recipe.network import Attention, MultiToken, Network
 
 from .test_parity import NETWORKS, close, logits, saved, text
-from .theirs import small_tokenizer
+from .theirs import CONFIGS, build, save, small_tokenizer
 
 GGUF = {**NETWORKS, "qwen2-ahead": NETWORKS["qwen2"].model_copy(update={"multi_token": MultiToken()})}
 TEXTS = (
@@ -118,3 +119,20 @@ def test_tokenizers_that_llama_cpp_would_cut_otherwise_are_refused():
     for tokenizer in (pieces, plain):
         with pytest.raises(RequestError, match="convert_hf_to_gguf"):
             pre_tokenizer(about(tokenizer), "here")
+
+
+def test_the_special_tokens_of_a_foreign_model(tmp_path, caplog):
+    folder = save(build(CONFIGS["mistral"]), tmp_path / "theirs")
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<s>", "</s>", "<pad>", "<unk>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": {"content": "<unk>"}}
+    for begins in (True, False):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**about, "add_bos_token": begins}))
+        export_gguf(folder, tmp_path / f"{begins}.gguf")
+        fields = gguf.GGUFReader(tmp_path / f"{begins}.gguf").fields
+        names = {"bos_token_id": 1, "eos_token_id": 2, "padding_token_id": 3, "unknown_token_id": 4}
+        for name, value in (names | {"add_bos_token": begins}).items():
+            assert fields[f"tokenizer.ggml.{name}"].contents() == value, name
+    assert not caplog.records

@@ -77,8 +77,16 @@ def test_theirs_imported_and_exported_again(name, tmp_path):
     assert all(torch.equal(written[tensor], before[tensor]) for tensor in before)
     config = json.loads((tmp_path / "again/config.json").read_text())
     for key, value in json.loads((tmp_path / "theirs/config.json").read_text()).items():
-        unused = ("transformers_version", "eos_token_id", "sliding_window", "max_window_layers", "intermediate_size")
+        unused = {"transformers_version", "eos_token_id", *UNUSED.get(name, ())}
         assert value is None or key in unused or config[key] == value, key
+
+
+UNUSED = {
+    "dots1": ("sliding_window", "max_window_layers"),
+    "dots1-wide": ("sliding_window", "max_window_layers", "intermediate_size"),
+    "qwen2": ("max_window_layers",),
+}
+"""What a class carries along where its layers have no window or are all of experts."""
 
 
 NETWORKS = {
@@ -231,11 +239,16 @@ def test_mimo_is_qwen2_and_blocks_that_look_further(tmp_path):
         close(output.drafts[0][:, :-1] @ ours.head_VD.T, expected, 1e-5, "drafts")
 
     export_model(tmp_path / "ours", tmp_path / "again")
+    card = (tmp_path / "again/README.md").read_text()
+    assert "--without-drafts" in card
+    assert "transformers" not in card.replace("transformers has no class for MiMo", "")
+    assert "AutoModel" not in card
     again = load_file(tmp_path / "again/model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in {**weights, **extra}.items())
     assert json.loads((tmp_path / "again/config.json").read_text())["num_nextn_predict_layers"] == 1
     done = export_model(tmp_path / "ours", tmp_path / "qwen2", without_drafts=True)
     assert (done.family, done.written) == ("qwen2", len(weights))
+    assert "library_name: transformers" in (tmp_path / "qwen2/README.md").read_text()
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "qwen2", attn_implementation="eager")
     assert torch.equal(plain(ids_BT).logits, trunk(ids_BT).logits)
 

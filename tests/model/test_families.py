@@ -242,6 +242,18 @@ def test_both_generations_of_keys_and_the_classes_defaults(name):
     assert from_config(short, "here") == (sizes if name not in ("mixtral", "olmoe") else with_loss(sizes, short))
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_key_value_heads_that_a_file_leaves_out_are_those_of_the_class(name):
+    """Null, in the files of Mistral's first days and in OLMoE's class, means as many as heads."""
+    theirs = CLASSES[name].to_dict() | {"num_attention_heads": 64, "hidden_size": 128, "head_dim": 2}
+    assert from_config(theirs | {"num_key_value_heads": None}, "here").network.attention.kv_heads == 64
+    del theirs["num_key_value_heads"]
+    assert (
+        from_config(theirs, "here").network.attention.kv_heads
+        == type(CLASSES[name])(num_attention_heads=64, hidden_size=128).num_key_value_heads
+    )
+
+
 def with_loss(sizes: Sizes, config: dict) -> Sizes:
     """The weight of the balance loss is for training alone: left out it is 0, whatever the class's default."""
     experts = sizes.network.experts.model_copy(update={"balance_loss": config.get("router_aux_loss_coef", 0.0)})

@@ -7,9 +7,11 @@ import torch
 from tokenizers import Tokenizer, models
 
 from glassbox.errors import RequestError
-from glassbox.model.folder import load_model, save_model
+from glassbox.model.folder import load_model, save_model, save_weights
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.tokens.chat import chat_format
+from glassbox.tokens.tokenizer import SPECIAL_TOKENS
 
 NETWORK = Network(
     dim=16, layers=2, attention=Attention(heads=2, kv_heads=1), experts=Experts(count=3, top_k=1, hidden=8)
@@ -20,8 +22,10 @@ NETWORK = Network(
 def saved(tmp_path):
     tokenizer = tmp_path / "tokenizer"
     tokenizer.mkdir()
-    Tokenizer(models.BPE()).save(str(tokenizer / "tokenizer.json"))
-    (tokenizer / "chat.json").write_text("{}")
+    tokens = Tokenizer(models.BPE())
+    tokens.add_special_tokens(list(SPECIAL_TOKENS))
+    tokens.save(str(tokenizer / "tokenizer.json"))
+    (tokenizer / "chat.json").write_text(json.dumps(chat_format(tokens)))
     model = Transformer(NETWORK, 40)
     model.init_weights(0)
     save_model(tmp_path / "model", model, NETWORK, 40, 128, tokenizer)
@@ -68,4 +72,34 @@ def test_weights_of_another_network_are_refused(saved):
     config["network"]["layers"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(RequestError, match="another network"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"network": NETWORK.model_dump() | {"layers": "two"}}, r"\(layers: Input should be a valid integer\)"),
+        ({"network": NETWORK.model_dump() | {"wide": 3}}, r"\(wide: Extra inputs are not permitted\)"),
+        ({"network": NETWORK.model_dump() | {"hidden": 8}}, r"\(give either `hidden`"),
+        ({"network": 5}, "does not describe a glassbox model"),
+        ({"vocab_size": 40.5}, r"\(vocab_size: 40.5 is not a whole number of at least 1\)"),
+        ({"context": None}, r"\(context: None is not a whole number of at least 1\)"),
+        ({"network": NETWORK.model_dump() | {"layers": 10**9}}, "far larger than the weights beside it"),
+        ({"vocab_size": 10**30}, "far larger than the weights beside it"),
+    ],
+)
+def test_a_damaged_config_says_which_setting_and_why(saved, changes, sentence):
+    _, folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(RequestError, match=sentence):
+        load_model(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    model, folder, _ = saved
+    with torch.no_grad():
+        model.blocks[1].attention.out.weight[3, 4] = float("nan")
+    save_weights(folder, model)
+    with pytest.raises(RequestError, match=r"'blocks.1.attention.out.weight' holds numbers that are not finite"):
         load_model(folder)

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from glassbox.errors import RequestError
 from glassbox.interchange.check import compare, logits
 from glassbox.interchange.conversion import Done, count_parameters, for_others, new_folder, types_of_weights
 from glassbox.ledger.writing import write_json
 from glassbox.model.families import Sizes, to_config
 from glassbox.model.folder import (
-    CHAT,
     CONFIG,
     FOREIGN_FILES,
     TOKENIZER,
     OpenModel,
     open_model,
+    read_chat,
     read_manner,
     read_tokenizer,
 )
@@ -38,11 +39,13 @@ def export_model(
     """Write a model as a Hugging Face folder, in its own types or in `dtype`; `without_drafts` leaves multi-token
     blocks out.
 
-    Raises `RequestError` where no family has the network or numbers are not finite, and `GlassboxError` if the result
-    computes anything else; then there is no `out`.
+    Raises `RequestError` where no family has the network, numbers are not finite or there are no blocks to leave out,
+    and `GlassboxError` if the result computes anything else; then there is no `out`.
     """
     began = time.monotonic()
     opened = open_model(source)
+    if without_drafts and opened.sizes.network.multi_token is None:
+        raise RequestError(f"{source} has no multi-token blocks to leave out: export it without --without-drafts")
     tensors, sizes = for_others(opened, without_drafts)
     config = to_config(sizes)
     ours = Typed(tensors, types_of_weights(dtype))
@@ -98,8 +101,8 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
     }
-    chat = json.loads((source / CHAT).read_text(encoding="utf-8")) if (source / CHAT).is_file() else {}
-    if "ids" in chat:
+    chat = read_chat(source, tokenizer)
+    if chat is not None:
         ends = [chat["ids"]["end_of_turn"], chat["ids"]["end_of_text"]]
         tokens = {"bos_token": None, "eos_token": chat["end_of_turn"], "pad_token": chat["end_of_text"]}
         ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": ends}
@@ -126,9 +129,10 @@ def card(config: dict[str, Any], parameters: int, warnings: list[str]) -> str:
     """The folder's README.md."""
     window = config.get("sliding_window")
     seen = f"; each layer sees the last {window:,} of them" if window else ""
+    loads = config["model_type"] != "mimo"  # transformers has no class for it
     lines = [
         "---",
-        "library_name: transformers",
+        *(["library_name: transformers"] if loads else []),
         "pipeline_tag: text-generation",
         "---",
         "",
@@ -141,12 +145,17 @@ def card(config: dict[str, Any], parameters: int, warnings: list[str]) -> str:
         f"- vocabulary: {config['vocab_size']:,} tokens",
         *(f"- {warning}" for warning in warnings),
         "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
-        "```",
-        "",
+        *(SNIPPET if loads else []),
     ]
     return "\n".join(lines)
+
+
+SNIPPET = (
+    "```python",
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+    'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+    "```",
+    "",
+)

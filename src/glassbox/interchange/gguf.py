@@ -21,7 +21,7 @@ from glassbox.interchange.check import compare, logits
 from glassbox.interchange.conversion import Done, count_parameters, for_others, types_of_weights
 from glassbox.ledger.writing import atomic_path
 from glassbox.model.families import Sizes, family_of
-from glassbox.model.folder import CHAT, TOKENIZER, OpenModel, open_model, read_manner, read_tokenizer
+from glassbox.model.folder import TOKENIZER, OpenModel, open_model, read_chat, read_manner, read_tokenizer
 from glassbox.model.names import LLAMA_CPP, AsOurs, AsTheirs, check_names, parts, their_entries
 from glassbox.model.tensors import Entry, Tensors, Typed, read_rows, write_bytes
 from glassbox.recipe.network import Network
@@ -209,9 +209,9 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, opened: OpenModel) -
     writer.add_token_types(kinds)
     merges = about["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_add_bos_token(False)
-    chat = json.loads((source / CHAT).read_text(encoding="utf-8")) if (source / CHAT).is_file() else {}
-    if "ids" in chat:
+    chat = read_chat(source, tokenizer)
+    if chat is not None:
+        writer.add_add_bos_token(False)
         writer.add_bos_token_id(chat["ids"]["end_of_text"])
         writer.add_eos_token_id(chat["ids"]["end_of_turn"])
         writer.add_eot_token_id(chat["ids"]["end_of_turn"])
@@ -219,12 +219,15 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, opened: OpenModel) -
         writer.add_chat_template(chat["template"])
         return
     manner = read_manner(source, opened.config, tokenizer)
-    if manner.start_ids:
-        writer.add_bos_token_id(manner.start_ids[0])
-        writer.add_add_bos_token(True)
+    writer.add_add_bos_token(bool(manner.start_ids))
+    found = {use: tokenizer.token_to_id(token) for use, token in manner.tokens.items()}
+    ids = {use: i for use, i in found.items() if i is not None}
+    adds = {"bos": writer.add_bos_token_id, "pad": writer.add_pad_token_id, "unk": writer.add_unk_token_id}
+    for use, add in adds.items():
+        if f"{use}_token" in ids:
+            add(ids[f"{use}_token"])
     if manner.stop_ids:
-        ends = [tokenizer.token_to_id(manner.tokens.get("eos_token", "")), *manner.stop_ids]
-        writer.add_eos_token_id(next(end for end in ends if end is not None))
+        writer.add_eos_token_id(ids.get("eos_token", manner.stop_ids[0]))
     if manner.template:
         writer.add_chat_template(manner.template)
 

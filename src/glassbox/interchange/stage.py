@@ -10,11 +10,8 @@ from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json
 from glassbox.model.families import Sizes
 from glassbox.model.folder import open_model, write_config
-from glassbox.model.grow import differences
+from glassbox.model.grow import TRAINING_ONLY, differences
 from glassbox.recipe.training import ImportStage
-
-TRAINING_ONLY = {"experts.balance_loss", "experts.sequence_loss", "experts.z_loss", "init", "init_std"}
-"""Settings that say how a network is trained and not what it computes: the recipe's hold from here on."""
 
 
 def run(config: ImportStage, inputs: Inputs, workspace: Workspace) -> None:
@@ -30,7 +27,8 @@ def run(config: ImportStage, inputs: Inputs, workspace: Workspace) -> None:
 
 def check(config: ImportStage, found: Sizes) -> None:
     """Raises RequestError naming the first setting in which the checkpoint differs from the recipe: a fine-tuned
-    checkpoint whose rope_base is not its base's, say, computes something else on every text."""
+    checkpoint whose rope_base is not its base's, say, computes something else on every text. What only training asks
+    for is the recipe's from here on."""
     wrong = {f"model.{name}": values for name, values in differences(found.network, config.model).items()}
     wrong = {name: values for name, values in wrong.items() if name.removeprefix("model.") not in TRAINING_ONLY}
     if found.vocab_size != config.vocab_size:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from glassbox.errors import RequestError
 from glassbox.ledger.writing import atomic_path, write_json
-from glassbox.model.families import Sizes, from_config
+from glassbox.model.families import Sizes, from_config, what_is_wrong, whole
 from glassbox.model.names import AsOurs, check_names, hub_names, own_entries, parts, their_entries
 from glassbox.model.tensors import WEIGHTS, Checkpoint, Entry, InMemory, Tensors, Typed, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Network
+from glassbox.recipe.size import parameters
 
 CONFIG, TOKENIZER, CHAT = "config.json", "tokenizer.json", "chat.json"
 FOREIGN_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
@@ -82,7 +82,7 @@ def save_model(
 ) -> None:
     """Write a model folder, each file whole or not at all; files of an earlier try are replaced."""
     copy_tokenizer(tokenizer_folder, folder)
-    save_weights(folder / WEIGHTS, model)
+    save_weights(folder, model)
     write_config(folder, Sizes(network, vocab_size, context))
 
 
@@ -105,9 +105,9 @@ def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = No
 
     `dtype` (None: fp32) is the type of the matrix products; the matrices are turned to it once, so that decoding does
     not cast them at every step, while gains and routers stay fp32. Raises `RequestError` naming the file that is
-    missing or damaged.
+    missing or damaged, or the tensor that holds numbers that are not finite.
     """
-    opened = open_model(folder)
+    opened = open_model(folder, lambda name, entry: entry.dtype)
     network, vocab_size, context = opened.sizes
     tokenizer = read_tokenizer(folder, vocab_size)
     with torch.device("meta"):
@@ -119,7 +119,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = No
     model.load_state_dict(state, assign=True)
     if dtype is not None:
         model.compute_dtype = dtype
-    manner = None if (folder / CHAT).is_file() else read_manner(folder, opened.config, tokenizer)
+    manner = None if read_chat(folder, tokenizer) else read_manner(folder, opened.config, tokenizer)
     return LoadedModel(model, network, vocab_size, context, tokenizer, manner)
 
 
@@ -137,6 +137,7 @@ def open_model(folder: Path, dtype_of: Callable[[str, Entry], torch.dtype] | Non
     sizes = _own_sizes(config, path) if own else from_config(config, str(path))
     files = Checkpoint(folder)
     turned = files if dtype_of is None else Typed(files, dtype_of)
+    _check_size(sizes, files, path)
     entries = own_entries(sizes.network, sizes.vocab_size)
     if own:
         check_names(files.entries, entries, f"{folder / WEIGHTS} holds the weights of another network: it")
@@ -152,9 +153,20 @@ def open_model(folder: Path, dtype_of: Callable[[str, Entry], torch.dtype] | Non
 
 def _own_sizes(config: dict[str, Any], path: Path) -> Sizes:
     try:
-        return Sizes(Network(**config["network"]), int(config["vocab_size"]), int(config["context"]))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise RequestError(f"{path} does not describe a glassbox model ({_first_line(error)})") from error
+        network = Network.model_validate(config["network"], strict=True)
+        return Sizes(network, *(whole(config.get(name), name) for name in ("vocab_size", "context")))
+    except ValueError as error:
+        raise RequestError(f"{path} does not describe a glassbox model ({what_is_wrong(error)})") from error
+
+
+def _check_size(sizes: Sizes, files: Checkpoint, path: Path) -> None:
+    """A damaged `config.json` may name a network of any size: none is laid out that is not about as large as the
+    weights beside it."""
+    network = sizes.network
+    blocks = network.layers + (network.multi_token.depth if network.multi_token else 0)
+    held = sum(entry.size for entry in files.entries.values())
+    if blocks > len(files.entries) or parameters(network, sizes.vocab_size).total > 2 * held:
+        raise RequestError(f"{path} describes a network far larger than the weights beside it, of {held:,} numbers")
 
 
 def _check_tied(files: Checkpoint, folder: Path) -> None:
@@ -189,6 +201,27 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def read_chat(folder: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """What `chat.json` holds (`tokens.chat.chat_format`); None where there is none.
+
+    Raises `RequestError` if it is damaged or speaks of other tokens than the tokenizer.
+    """
+    path = folder / CHAT
+    if not path.is_file():
+        return None
+    chat = _read_json(path)
+    ids, uses = chat.get("ids"), ("end_of_text", "end_of_turn")
+    if not isinstance(chat.get("template"), str) or not isinstance(ids, dict):
+        raise RequestError(f"{path} is damaged: it has no template or no ids")
+    for use in uses:
+        token = chat.get(use)
+        if not isinstance(token, str) or ids.get(use) is None or tokenizer.token_to_id(token) != ids[use]:
+            raise RequestError(
+                f"{path} is damaged: its {use} {token!r} with id {ids.get(use)!r} is not the tokenizer's"
+            )
+    return chat
+
+
 def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Manner:
     """What the files of a model that was not trained here say of how its texts begin, end and are framed."""
     about = _read_json(folder / FOREIGN_FILES[0]) if (folder / FOREIGN_FILES[0]).is_file() else {}
@@ -200,15 +233,16 @@ def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> M
         if isinstance(value, str):
             tokens[use] = value
     ends = generation.get("eos_token_id", config.get("eos_token_id"))
-    stops = {end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)}
+    stops = {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int and end >= 0}
     stops |= {i for i in [tokenizer.token_to_id(tokens.get("eos_token", ""))] if i is not None}
     start = tokenizer.token_to_id(tokens.get("bos_token", ""))
     begins = about.get("add_bos_token", start in tokenizer.encode("").ids)
     template = about.get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = {each.get("name"): each.get("template") for each in template}.get("default")
+        named = [each for each in template if isinstance(each, dict) and each.get("name") == "default"]
+        template = named[0].get("template") if named else None
     if (folder / FOREIGN_FILES[3]).is_file():
-        template = (folder / FOREIGN_FILES[3]).read_text(encoding="utf-8")
+        template = _read_text(folder / FOREIGN_FILES[3])
     return Manner(
         start_ids=(start,) if start is not None and begins else (),
         stop_ids=tuple(sorted(stops)),
@@ -218,31 +252,38 @@ def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> M
     )
 
 
-def save_weights(path: Path, model: Transformer) -> None:
-    """Write a model's weights as a folder's `model.safetensors` (in shards beside it where it is large); the same
-    weights give the same bytes."""
-    write_tensors(path.parent, InMemory(model.state_dict()))
+def save_weights(folder: Path, model: Transformer) -> None:
+    """Write a model's weights as the folder's `model.safetensors` (in shards where it is large); the same weights give
+    the same bytes."""
+    write_tensors(folder, InMemory(model.state_dict()))
 
 
-def load_weights(path: Path, model: Transformer) -> None:
-    """Read a folder's `model.safetensors` (or its shards) into a model in place. `RequestError` if it is missing,
+def load_weights(folder: Path, model: Transformer) -> None:
+    """Read the folder's `model.safetensors` (or its shards) into a model in place. `RequestError` if it is missing,
     damaged or of another network."""
-    checkpoint = Checkpoint(path.parent)
+    checkpoint = Checkpoint(folder)
     state = model.state_dict()
-    check_names(checkpoint.entries, InMemory(state).entries, f"{path} holds the weights of another network: it")
+    check_names(checkpoint.entries, InMemory(state).entries, f"{folder} holds the weights of another network: it")
     for name, weight in state.items():
         weight.copy_(checkpoint.read(name))
 
 
 def _read_json(path: Path) -> dict:
-    _require(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} is damaged: not valid JSON ({_first_line(error)})") from error
     if not isinstance(value, dict):
         raise RequestError(f"{path} is damaged: not a JSON object")
     return value
+
+
+def _read_text(path: Path) -> str:
+    _require(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is damaged: not UTF-8 text (byte {error.start})") from error
 
 
 def _require(path: Path) -> None:

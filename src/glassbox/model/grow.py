@@ -19,15 +19,9 @@ from glassbox.recipe.network import Network
 State = Mapping[str, Tensor]
 """Weights by name, as `Transformer.state_dict` has them."""
 
-FREE = {
-    "attention.window",
-    "attention.rope_base",
-    "experts.balance_loss",
-    "experts.sequence_loss",
-    "experts.z_loss",
-    "init",
-    "init_std",
-}
+TRAINING_ONLY = {"experts.balance_loss", "experts.sequence_loss", "experts.z_loss", "init", "init_std"}
+"""Settings that say how a network is trained and not what it computes."""
+FREE = TRAINING_ONLY | {"attention.window", "attention.rope_base"}
 """Settings that fit the same weights: how far and how training looks at them."""
 NEW_STD = 0.02
 """Deviation of what sparse upcycling draws anew: routers, and the noise in experts (OLMoE's script)."""

@@ -115,8 +115,9 @@ class Typed:
         tensor = self._tensors.read(name, start, stop)
         turned = tensor.to(dtype)
         if not _finite(turned):
-            what = f"numbers too large for {NAMES[dtype]}" if _finite(tensor) else "numbers that are not finite"
-            raise RequestError(f"'{name}' holds {what}: nothing was written")
+            if _finite(tensor):
+                raise RequestError(f"'{name}' holds numbers too large for {NAMES[dtype]}: choose another --dtype")
+            raise RequestError(f"'{name}' holds numbers that are not finite: the weights are damaged")
         return turned
 
 

@@ -65,7 +65,7 @@ def save(folder: Path, model: Transformer, optimizer: torch.optim.Optimizer, pro
         return
     try:
         with atomic_folder(target) as temporary:
-            save_weights(temporary / "model.safetensors", model)
+            save_weights(temporary, model)
             save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
             hashes = {path.name: _hash(path) for path in sorted(temporary.iterdir())}
             state = {"progress": dataclasses.asdict(progress), "sha256": hashes}
@@ -86,7 +86,7 @@ def resume(folder: Path, model: Transformer, optimizer: torch.optim.Optimizer) -
             log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
             shutil.rmtree(path)
             continue
-        load_weights(path / "model.safetensors", model)
+        load_weights(path, model)
         _load_optimizer(path / "optimizer.safetensors", model, optimizer)
         log.info("resuming from %s", path)
         return state
