@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.table import Table
 
 from glassbox import __version__
-from glassbox.console import err, out, stop_on_signal, watching
+from glassbox.console import err, out, print_json, print_rows, stop_on_signal, watching
 from glassbox.errors import GlassboxError, IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
@@ -64,7 +63,7 @@ def run(
     if dry_run:
         states, due = due_stages(folder, loaded, selection)
         rows = [(state.name, state.state, "run" if state.name in due else "-") for state in states]
-        _print_rows(("stage", "state", "would"), rows, as_json)
+        print_rows(("stage", "state", "would"), rows, as_json)
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
     device = pick_device(loaded.machine.device)
@@ -73,7 +72,7 @@ def run(
         if done or not (folder / "report.html").exists():
             _write_report(folder)
     if as_json:
-        _print_json({"run": str(folder), "done": done})
+        print_json({"run": str(folder), "done": done})
     elif not done:
         what = "every stage" if selection == Selection() else "every chosen stage"
         out.print(f"nothing to do: {what} of {folder} is finished and unchanged")
@@ -99,7 +98,7 @@ def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> 
             (stage, state, duration(seconds) if seconds else "", size(peak) if peak else "", "other code" * drift)
             for stage, state, seconds, peak, drift in rows
         ]
-    _print_rows(columns, rows, as_json)
+    print_rows(columns, rows, as_json)
 
 
 @app.command()
@@ -108,7 +107,7 @@ def verify(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> 
     folder = runs_.run_folder(run, runs)
     results = list(runs_.verify(folder))
     wrong = [sentence for _, _, sentences in results for sentence in sentences]
-    _print_rows(
+    print_rows(
         ("what", "files", "verdict"),
         [(what, count, "; ".join(sentences) or "as sealed") for what, count, sentences in results],
         as_json,
@@ -140,11 +139,11 @@ def plan(
     loaded = load_recipe(recipe_path(recipe), overrides or ())
     planned = plan_recipe(loaded, device=device, devices=devices, utilisation=utilisation)
     if as_json:
-        _print_json(planned)
+        print_json(planned)
         return
     for title, columns, rows in plan_tables(planned):
         out.print(f"\n{title}", style="bold")
-        _print_rows(columns, rows, False)
+        print_rows(columns, rows, False)
 
 
 @app.command()
@@ -178,7 +177,7 @@ def inspect(
         raise RequestError(f"--step {step}: stage '{name}' has {data.steps} steps, counted from 0")
     rows = data.documents_at(step)
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
         return
     for row in rows:
         out.print(f"row {row.row}  source {row.source}  window {row.window}", style="bold")
@@ -293,7 +292,7 @@ def recipes(as_json: AsJson = False) -> None:
     for path in sorted(shipped().rglob("*.yaml")):
         recipe = load_recipe(path)
         rows.append((path.relative_to(shipped()).with_suffix("").as_posix(), recipe.description))
-    _print_rows(("recipe", "what it makes"), rows, as_json)
+    print_rows(("recipe", "what it makes"), rows, as_json)
 
 
 @app.command()
@@ -351,12 +350,12 @@ def _print_scores(folder: Path) -> None:
     rows = score_rows(folder)
     if rows:
         out.print()
-        _print_rows(rows[0], list(rows[1:]), False)
+        print_rows(rows[0], list(rows[1:]), False)
 
 
 def _print_done(folder: Path, done: Any, as_json: bool) -> None:
     if as_json:
-        _print_json({"folder": str(folder), **asdict(done)})
+        print_json({"folder": str(folder), **asdict(done)})
         return
     for warning in done.warnings:
         err.print(f"glassbox: note: {warning}")
@@ -378,20 +377,6 @@ def _typed() -> Iterable[str]:
         if not line.strip():
             return
         yield line
-
-
-def _print_rows(columns: tuple[str, ...], rows: list[Any], as_json: bool) -> None:
-    if as_json:
-        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
-        return
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    out.print(table)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,15 +1,19 @@
-"""What the command line shows while it works: a bar on a terminal, a plain line now and then in a log."""
+"""What the command line shows: progress while it works (a bar on a terminal, a plain line now and then in a log), and
+results as tables or JSON.
+"""
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from glassbox.report.format import duration
 
@@ -99,3 +103,19 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def print_rows(columns: tuple[str, ...], rows: list[Any], as_json: bool) -> None:
+    """A table on standard output, or its rows as JSON objects."""
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    out.print(table)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
