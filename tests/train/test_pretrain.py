@@ -12,7 +12,7 @@ from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
 from glassbox.model.folder import load_model
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.recipe.training import Loop, Optimizer, Phase, PretrainStage
-from glassbox.tokens.chat import CHAT_TEMPLATE
+from glassbox.tokens.chat import chat_format
 from glassbox.tokens.documents import Document
 from glassbox.tokens.tokenize_stage import Shards
 from glassbox.tokens.tokenizer import train_tokenizer
@@ -30,7 +30,7 @@ def inputs(tmp_path_factory) -> Inputs:
         shards.add([Document(f"id{n}", text, "notes", "", 0, "") for n, text in enumerate(texts)])
     (folder / "tokenizer").mkdir()
     tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
-    (folder / "tokenizer" / "chat.json").write_text(json.dumps({"template": CHAT_TEMPLATE}))
+    (folder / "tokenizer" / "chat.json").write_text(json.dumps(chat_format(tokenizer)))
     (folder / "tokens.json").write_text(json.dumps(shards.summary()))
     return Inputs((Artefact("tokens", "tokens", folder),))
 
@@ -131,6 +131,7 @@ def test_a_model_of_another_network_or_vocabulary_is_refused(inputs, tmp_path):
         trained(after(inputs, first), tmp_path / "wide", settings=short(dense.model_copy(update={"dim": 64})))
     tokenizer = train_tokenizer(["another text " * 20], 290)
     tokenizer.save(str(first / "model" / "tokenizer.json"))
+    (first / "model" / "chat.json").write_text(json.dumps(chat_format(tokenizer)))
     with pytest.raises(RequestError, match="reads another vocabulary"):
         trained(after(inputs, first), tmp_path / "words", settings=short(dense))
 
