@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -24,6 +23,7 @@ from glassbox.recipe.schema import Recipe
 from glassbox.recipe.size import parameters
 from glassbox.report.page import write_report
 from glassbox.stages import STAGES
+from tests.model.published import EURUX
 from tests.tiny import write_notes
 
 SYSTEMS = ("moxin", "olmoe", "dots", "eurux", "mimo")
@@ -80,29 +80,10 @@ def test_full_recipes_are_the_published_networks(system: str) -> None:
 
 
 def test_eurux_takes_the_released_mixtral_and_no_other_rotary_base() -> None:
-    config: dict[str, Any] = {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "hidden_size": 6144,
-        "intermediate_size": 16384,
-        "num_hidden_layers": 56,
-        "num_attention_heads": 48,
-        "num_key_value_heads": 8,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 2,
-        "max_position_embeddings": 65536,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1000000,
-        "hidden_act": "silu",
-        "router_aux_loss_coef": 0.001,
-        "sliding_window": None,
-        "tie_word_embeddings": False,
-        "vocab_size": 32000,
-    }
     stage = load("eurux/full").stages["base"]
-    check(stage, from_config(config, "config.json"))  # type: ignore[arg-type]
+    check(stage, from_config(EURUX, "config.json"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match=r"attention.rope_base is 10000.0, the recipe's is 1000000.0"):
-        check(stage, from_config(config | {"rope_theta": 10000.0}, "config.json"))  # type: ignore[arg-type]
+        check(stage, from_config(EURUX | {"rope_theta": 10000.0}, "config.json"))  # type: ignore[arg-type]
 
 
 TINY_SIZES = {"moxin": 2_967_936, "olmoe": 7_637_120, "dots": 4_467_968, "mimo": 2_296_384}

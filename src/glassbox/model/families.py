@@ -116,7 +116,10 @@ def from_config(config: Config, where: str) -> Sizes:
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         why = what_is_wrong(error, {**KEYS, **family.keys, **PLACED})
         raise RequestError(f"{where} does not describe a model ({why})") from error
-    family_of(sizes.network)
+    try:
+        family_of(sizes.network)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
     return sizes
 
 
