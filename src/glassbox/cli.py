@@ -30,7 +30,7 @@ RunName = Annotated[str, typer.Argument(help="A run's name under the runs folder
 ModelName = Annotated[
     str, typer.Argument(help="A run (its last model), run/stage, or a model folder, ours or Hugging Face's.")
 ]
-NewFolder = Annotated[Path, typer.Argument(help="The folder to write; it must not exist or be empty.")]
+NewFolder = Annotated[Path, typer.Argument(help="The new or empty folder to write; for GGUF a new .gguf file.")]
 WeightType = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--dtype", help="Type of the weights: fp32, bf16 or fp16; default as they are."),

@@ -34,7 +34,7 @@ def sharded(tmp_path: Path) -> Path:
     return save(build(CONFIGS["mixtral"]), tmp_path / "theirs", max_shard_size="100KB")
 
 
-def refused(source: Path, *sentences: str) -> None:
+def assert_refused(source: Path, *sentences: str) -> None:
     """Neither import nor direct use works, both say the same, and the folder beside holds nothing new."""
     before = sorted(os.listdir(source.parent))
     for attempt in (lambda: import_model(source, source.parent / "out"), lambda: load_model(source)):
@@ -64,23 +64,23 @@ EXPERT = "model.layers.1.block_sparse_moe.experts.2.w3.weight"
 
 def test_a_missing_tensor(theirs):
     change_weights(theirs, lambda weights: weights.pop(EXPERT))
-    refused(theirs, "lacks 1 of", EXPERT)
+    assert_refused(theirs, "lacks 1 of", EXPERT)
 
 
 def test_an_extra_tensor(theirs):
     change_weights(theirs, lambda weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(48)}))
-    refused(theirs, "holds 1 tensors that the network has no place for", "q_proj.bias")
+    assert_refused(theirs, "holds 1 tensors that the network has no place for", "q_proj.bias")
 
 
 def test_a_wrong_shape(theirs):
     change_weights(theirs, lambda weights: weights.update({EXPERT: torch.zeros(48, 24)}))
-    refused(theirs, f"'{EXPERT}' has shape [48, 24], not [24, 48]")
+    assert_refused(theirs, f"'{EXPERT}' has shape [48, 24], not [24, 48]")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite(theirs, value):
     change_weights(theirs, lambda weights: weights[EXPERT][3].fill_(value))
-    refused(theirs, f"'{EXPERT}' holds numbers that are not finite")
+    assert_refused(theirs, f"'{EXPERT}' holds numbers that are not finite")
 
 
 def test_a_number_too_large_for_the_type(theirs, tmp_path):
@@ -94,7 +94,7 @@ def test_a_number_too_large_for_the_type(theirs, tmp_path):
 def test_a_truncated_file(theirs, kept):
     whole = (theirs / WEIGHTS).read_bytes()
     (theirs / WEIGHTS).write_bytes(whole[:kept])
-    refused(theirs, WEIGHTS, "is damaged")
+    assert_refused(theirs, WEIGHTS, "is damaged")
 
 
 @pytest.mark.parametrize(
@@ -110,35 +110,35 @@ def test_a_truncated_file(theirs, kept):
 def test_a_header_of_odd_values(theirs, about):
     header = json.dumps({"tensor": about}).encode()
     (theirs / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    refused(theirs, WEIGHTS)
+    assert_refused(theirs, WEIGHTS)
 
 
 @pytest.mark.parametrize("content", [b"\x10\0\0\0\0\0\0\0not JSON at all.", b"\2\0\0\0\0\0\0\0[]", b""])
 def test_a_file_that_is_no_safetensors(theirs, content):
     (theirs / WEIGHTS).write_bytes(content)
-    refused(theirs, WEIGHTS, "is damaged")
+    assert_refused(theirs, WEIGHTS, "is damaged")
 
 
 def test_a_type_that_is_not_read(theirs):
     change_weights(theirs, lambda weights: weights.update({EXPERT: weights[EXPERT].to(torch.float8_e4m3fn)}))
-    refused(theirs, EXPERT, "F8_E4M3")
+    assert_refused(theirs, EXPERT, "F8_E4M3")
 
 
 def test_only_pickles(theirs):
     (theirs / WEIGHTS).rename(theirs / "pytorch_model.bin")
-    refused(theirs, "only as pickles (pytorch_model.bin), which can run code")
+    assert_refused(theirs, "only as pickles (pytorch_model.bin), which can run code")
 
 
 def test_no_weights(theirs):
     (theirs / WEIGHTS).unlink()
-    refused(theirs, f"{WEIGHTS} is missing")
+    assert_refused(theirs, f"{WEIGHTS} is missing")
 
 
 def test_a_missing_shard(sharded):
     index = json.loads((sharded / INDEX).read_text())
     shard = sorted(set(index["weight_map"].values()))[1]
     (sharded / shard).unlink()
-    refused(sharded, f"{shard} is missing", INDEX)
+    assert_refused(sharded, f"{shard} is missing", INDEX)
 
 
 def test_an_index_that_looks_in_the_wrong_place(sharded):
@@ -146,10 +146,10 @@ def test_an_index_that_looks_in_the_wrong_place(sharded):
     shards = sorted(set(index["weight_map"].values()))
     index["weight_map"][EXPERT] = next(shard for shard in shards if shard != index["weight_map"][EXPERT])
     (sharded / INDEX).write_text(json.dumps(index))
-    refused(sharded, EXPERT, "does not hold it")
+    assert_refused(sharded, EXPERT, "does not hold it")
     for harm in ('{"weight_map": {"a": "../b.safetensors"}}', "[]", "{}", "x"):
         (sharded / INDEX).write_text(harm)
-        refused(sharded, INDEX, "is damaged")
+        assert_refused(sharded, INDEX, "is damaged")
 
 
 def test_sharded_files_are_read_and_written(sharded, tmp_path):
@@ -201,7 +201,7 @@ def test_sharded_files_are_read_and_written(sharded, tmp_path):
 )
 def test_a_config_that_cannot_be_done(theirs, values, sentence):
     change_config(theirs, **values)
-    refused(theirs, "config.json", sentence)
+    assert_refused(theirs, "config.json", sentence)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_config_that_cannot_be_done(theirs, values, sentence):
 def test_a_config_of_another_family_that_cannot_be_done(name, values, sentence, tmp_path):
     folder = save(build(CONFIGS[name]), tmp_path / "theirs")
     change_config(folder, **values)
-    refused(folder, "config.json", sentence)
+    assert_refused(folder, "config.json", sentence)
 
 
 def test_a_tied_head_may_be_there_if_it_is_the_same(tmp_path):
@@ -231,21 +231,21 @@ def test_a_tied_head_may_be_there_if_it_is_the_same(tmp_path):
     change_weights(folder, lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"].clone()}))
     import_model(folder, tmp_path / "ours")
     change_weights(folder, lambda weights: weights["lm_head.weight"][7].add_(1))
-    refused(folder, "lm_head.weight differs from the embedding")
+    assert_refused(folder, "lm_head.weight differs from the embedding")
 
 
 def test_tokenizers(theirs, tmp_path):
     whole = (theirs / "tokenizer.json").read_text()
     (theirs / "tokenizer.json").write_text(whole[:99])
-    refused(theirs, "tokenizer.json is not a readable tokenizer")
+    assert_refused(theirs, "tokenizer.json is not a readable tokenizer")
     (theirs / "tokenizer.json").unlink()
-    refused(theirs, "tokenizer.json is missing")
+    assert_refused(theirs, "tokenizer.json is missing")
     (theirs / "tokenizer.model").write_bytes(b"pieces")
-    refused(theirs, "only as tokenizer.model", "save_pretrained")
+    assert_refused(theirs, "only as tokenizer.model", "save_pretrained")
     larger = Tokenizer.from_str(whole)
     larger.add_tokens([f"word {i}" for i in range(40)])
     larger.save(str(theirs / "tokenizer.json"))
-    refused(theirs, "token ids up to", "knows only 320 tokens")
+    assert_refused(theirs, "token ids up to", "knows only 320 tokens")
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"])

@@ -13,7 +13,7 @@ from glassbox.errors import RequestError
 from glassbox.interchange.gguf import GgufFile, export_gguf, pre_tokenizer
 from glassbox.recipe.network import Attention, MultiToken, Network
 
-from .test_parity import NETWORKS, close, logits, saved, text
+from .test_parity import NETWORKS, assert_close, logits, saved, text
 from .theirs import CONFIGS, build, save, small_tokenizer
 
 GGUF = {**NETWORKS, "qwen2-ahead": NETWORKS["qwen2"].model_copy(update={"multi_token": MultiToken()})}
@@ -55,7 +55,7 @@ def test_transformers_reads_it(name, tmp_path):
     ours = saved(network, tmp_path / "ours")
     export_gguf(tmp_path / "ours", tmp_path / "model.gguf")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
-    close(logits(ours, text(2, 19)), theirs(text(2, 19)).logits, 1e-5, "logits")
+    assert_close(logits(ours, text(2, 19)), theirs(text(2, 19)).logits, 1e-5, "logits")
 
 
 @pytest.mark.parametrize("name", GGUF)
@@ -68,7 +68,7 @@ def test_llama_cpp_reads_it(name, tmp_path):
     )
     ids = text(1, GGUF[name].attention.window or 60)
     theirs.eval(ids[0].tolist())
-    close(logits(ours, ids)[0], torch.tensor(np.array(theirs.scores[: ids.shape[1]])), 1e-5, "logits")
+    assert_close(logits(ours, ids)[0], torch.tensor(np.array(theirs.scores[: ids.shape[1]])), 1e-5, "logits")
     for said in TEXTS:
         assert theirs.tokenize(said.encode(), add_bos=False, special=False) == small_tokenizer().encode(said).ids
 

@@ -30,29 +30,29 @@ def text(*shape: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def close(ours: torch.Tensor, theirs: torch.Tensor, share: float, what: str, floor: float = 0.0) -> None:
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor, share: float, what: str, floor: float = 0.0) -> None:
     assert ours.shape == theirs.shape, what
     largest = float((ours - theirs).abs().max())
     assert largest <= share * float(theirs.abs().max()) + floor, f"{what}: {largest} of {theirs.abs().max()}"
 
 
-def same(ours: Transformer, theirs: PreTrainedModel, ids_BT: torch.Tensor) -> None:
+def assert_same(ours: Transformer, theirs: PreTrainedModel, ids_BT: torch.Tensor) -> None:
     """Logits and the gradient of every parameter."""
     mine, others = logits(ours, ids_BT), theirs(ids_BT).logits
-    close(mine, others, 1e-5, "logits")
+    assert_close(mine, others, 1e-5, "logits")
     weight = torch.randn(mine.shape, generator=torch.Generator().manual_seed(2))
     for model, scores in ((ours, mine), (theirs, others)):
         model.zero_grad()
         (scores * weight).sum().backward()
-    same_gradients(ours, theirs)
+    assert_same_gradients(ours, theirs)
 
 
-def same_gradients(ours: Transformer, theirs: PreTrainedModel) -> None:
+def assert_same_gradients(ours: Transformer, theirs: PreTrainedModel) -> None:
     gradients = translated(ours, "grad")
     # what is zero but for rounding (queries of a single token) is held against the gradients of the rest
     floor = 1e-6 * max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
     for name, parameter in theirs.named_parameters():
-        close(gradients[name], parameter.grad, 1e-4, name, floor)
+        assert_close(gradients[name], parameter.grad, 1e-4, name, floor)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -65,7 +65,7 @@ def test_theirs_imported_and_exported_again(name, tmp_path):
     assert done.largest == 0
     ours = load_model(tmp_path / "ours").model
     for ids_BT in (text(2, 19), text(1, 1)):
-        same(ours, theirs, ids_BT)
+        assert_same(ours, theirs, ids_BT)
     direct = load_model(tmp_path / "theirs").model
     assert torch.equal(logits(direct, text(2, 9)), logits(ours, text(2, 9)))
     done = export_model(tmp_path / "ours", tmp_path / "again")
@@ -150,8 +150,8 @@ def test_ours_exported(name, tmp_path):
     assert done.family == name.split("-")[0]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs", attn_implementation="eager")
     if "mup" not in name:  # with muP the same function, but other gains and so other gradients
-        same(ours, theirs, text(2, 19))
-    close(logits(ours, text(2, 19)), theirs(text(2, 19)).logits, 1e-5, "logits")
+        assert_same(ours, theirs, text(2, 19))
+    assert_close(logits(ours, text(2, 19)), theirs(text(2, 19)).logits, 1e-5, "logits")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs")
     said = "The fox: naïve, Привет, мир! 你好 1234\n\n  it's <b>"
     assert tokenizer(said).input_ids == small_tokenizer().encode(said).ids
@@ -171,13 +171,13 @@ def test_a_ragged_batch_equals_its_rows_alone(name, tmp_path):
     real_BT = torch.arange(19)[None] < torch.tensor(lengths)[:, None]
     mine = ours(ids_BT, documents_BT=torch.where(real_BT, 0, -1)).hidden_BTD @ ours.head_VD.T
     others = theirs(ids_BT, attention_mask=real_BT.long()).logits
-    close(mine[real_BT], others[real_BT], 1e-5, "logits")
+    assert_close(mine[real_BT], others[real_BT], 1e-5, "logits")
     for row, length in enumerate(lengths):
-        close(logits(ours, ids_BT[row : row + 1, :length])[0], others[row, :length], 1e-5, f"row {row}")
+        assert_close(logits(ours, ids_BT[row : row + 1, :length])[0], others[row, :length], 1e-5, f"row {row}")
     weight_NV = torch.randn(mine[real_BT].shape, generator=torch.Generator().manual_seed(2))
     for scores in (mine, others):
         (scores[real_BT] * weight_NV).sum().backward()
-    same_gradients(ours, theirs)
+    assert_same_gradients(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "olmoe", "dots1"])
@@ -192,7 +192,8 @@ def test_ties_and_experts_that_nobody_chooses(name, tmp_path):
             elif key.endswith("e_score_correction_bias"):
                 value.zero_()
     ours = load_model(save(theirs, tmp_path)).model
-    same(ours, theirs, text(2, 19))
+    assert_same(ours, theirs, text(2, 19))
+    assert (ours(text(2, 19)).load_LE == 0).any()
 
 
 def test_mimo_is_qwen2_and_blocks_that_look_further(tmp_path):
@@ -220,7 +221,7 @@ def test_mimo_is_qwen2_and_blocks_that_look_further(tmp_path):
     ids_BT = text(2, 19)
     output = ours(ids_BT, drafts=True)
     with torch.no_grad():
-        close(output.hidden_BTD @ ours.head_VD.T, trunk(ids_BT).logits, 1e-5, "logits")
+        assert_close(output.hidden_BTD @ ours.head_VD.T, trunk(ids_BT).logits, 1e-5, "logits")
         taken = {}
         trunk.model.norm.register_forward_pre_hook(lambda module, args: taken.update(state=args[0]))
         trunk(ids_BT)
@@ -236,7 +237,7 @@ def test_mimo_is_qwen2_and_blocks_that_look_further(tmp_path):
         turned = trunk.model.rotary_emb(u, positions)
         v = layer(u, attention_mask=mask, position_embeddings=turned, position_ids=positions)
         expected = normed(v if isinstance(v, torch.Tensor) else v[0], "final_layernorm") @ trunk.lm_head.weight.T
-        close(output.drafts[0][:, :-1] @ ours.head_VD.T, expected, 1e-5, "drafts")
+        assert_close(output.drafts[0][:, :-1] @ ours.head_VD.T, expected, 1e-5, "drafts")
 
     export_model(tmp_path / "ours", tmp_path / "again")
     card = (tmp_path / "again/README.md").read_text()
@@ -260,4 +261,4 @@ def test_ours_with_multi_token_blocks_there_and_back(tmp_path):
     again = load_model(tmp_path / "theirs").model
     before, after = ours(text(2, 19), drafts=True), again(text(2, 19), drafts=True)
     for mine, others in zip((before.hidden_BTD, *before.drafts), (after.hidden_BTD, *after.drafts), strict=True):
-        close(mine, others, 1e-5, "hidden")
+        assert_close(mine, others, 1e-5, "hidden")

@@ -248,7 +248,8 @@ def test_the_operator_keeps_torchs_rules_and_counts_its_work():
     assert ends_E.tolist() == [6, 6, 12]
     shapes = (T, D), (T, K), (E, D, 2 * H), (E, H, D)
     x, weight, gate_up, down = (torch.randn(shape, requires_grad=True) for shape in shapes)
-    torch.library.opcheck(experts_forward, (x, weight, place_TK, ends_E, rows, gate_up, down))
+    checks = torch.library.opcheck(experts_forward, (x, weight, place_TK, ends_E, rows, gate_up, down))
+    assert set(checks.values()) == {"SUCCESS"}
     with FlopCounterMode(display=False) as counter:
         y, _ = experts_forward(x, weight, place_TK, ends_E, rows, gate_up, down)
         y.sum().backward()  # an expanded gradient

@@ -16,7 +16,10 @@ from glassbox.model.families import Sizes, to_config
 from glassbox.model.folder import (
     CONFIG,
     FOREIGN_FILES,
+    GENERATION_CONFIG,
+    SPECIAL_TOKENS_MAP,
     TOKENIZER,
+    TOKENIZER_CONFIG,
     OpenModel,
     open_model,
     read_chat,
@@ -108,7 +111,7 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
         ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": ends}
         generation = {"eos_token_id": ends, "pad_token_id": chat["ids"]["end_of_text"]}
         about |= {**tokens, "add_bos_token": False, "chat_template": chat["template"]}
-        write_json(folder / FOREIGN_FILES[1], {use: token for use, token in tokens.items() if token is not None})
+        write_json(folder / SPECIAL_TOKENS_MAP, {use: token for use, token in tokens.items() if token is not None})
     else:
         manner = read_manner(source, opened.config, tokenizer)
         of = {use: tokenizer.token_to_id(token) for use, token in manner.tokens.items()}
@@ -118,10 +121,10 @@ def write_tokenizer(source: Path, folder: Path, opened: OpenModel, context: int)
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         about |= manner.tokens
-    if not (folder / FOREIGN_FILES[0]).exists():
-        write_json(folder / FOREIGN_FILES[0], about)
-    if not (folder / FOREIGN_FILES[2]).exists():
-        write_json(folder / FOREIGN_FILES[2], generation)
+    if not (folder / TOKENIZER_CONFIG).exists():
+        write_json(folder / TOKENIZER_CONFIG, about)
+    if not (folder / GENERATION_CONFIG).exists():
+        write_json(folder / GENERATION_CONFIG, generation)
     return ids  # not the padding's: transformers would keep that row of the embedding from learning
 
 

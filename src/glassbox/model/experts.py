@@ -66,9 +66,7 @@ experts_forward = torch.library.custom_op("glassbox::experts", compute, mutates_
 
 
 @experts_forward.register_fake
-def _(
-    x_TD: Tensor, weight_TK: Tensor, place_TK: Tensor, ends_E: Tensor, rows: int, gate_up_EDH: Tensor, down_EHD: Tensor
-) -> tuple[Tensor, Tensor]:
+def _(x_TD: Tensor, weight: Tensor, place: Tensor, ends: Tensor, rows: int, gate_up_EDH: Tensor, down: Tensor) -> Any:
     return torch.empty_like(x_TD), x_TD.new_empty(rows, gate_up_EDH.shape[-1])
 
 
@@ -106,22 +104,9 @@ def experts_backward(
 
 
 @experts_backward.register_fake
-def _(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    weight_TK: Tensor,
-    place_TK: Tensor,
-    ends_E: Tensor,
-    gate_up_RH: Tensor,
-    gate_up_EDH: Tensor,
-    down_EHD: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x_TD),
-        torch.empty_like(weight_TK),
-        gate_up_EDH.new_empty(gate_up_EDH.shape),
-        down_EHD.new_empty(down_EHD.shape),
-    )
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    _, x_TD, weight_TK, _, _, _, gate_up_EDH, down_EHD = inputs
+    return tuple(like.new_empty(like.shape) for like in (x_TD, weight_TK, gate_up_EDH, down_EHD))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -23,7 +23,9 @@ from glassbox.recipe.network import Network
 from glassbox.recipe.size import parameters
 
 CONFIG, TOKENIZER, CHAT = "config.json", "tokenizer.json", "chat.json"
-FOREIGN_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"
+GENERATION_CONFIG, CHAT_TEMPLATE = "generation_config.json", "chat_template.jinja"
+FOREIGN_FILES = (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, GENERATION_CONFIG, CHAT_TEMPLATE)
 """What a Hugging Face folder says of its tokens beside `tokenizer.json`; kept where there is no `chat.json`."""
 SPARE = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 """Tensors that old files hold and no model needs."""
@@ -224,8 +226,8 @@ def read_chat(folder: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
 
 def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Manner:
     """What the files of a model that was not trained here say of how its texts begin, end and are framed."""
-    about = _read_json(folder / FOREIGN_FILES[0]) if (folder / FOREIGN_FILES[0]).is_file() else {}
-    generation = _read_json(folder / FOREIGN_FILES[2]) if (folder / FOREIGN_FILES[2]).is_file() else {}
+    about = _read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    generation = _read_json(folder / GENERATION_CONFIG) if (folder / GENERATION_CONFIG).is_file() else {}
     tokens = {}
     for use in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = about.get(use)
@@ -241,8 +243,8 @@ def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> M
     if isinstance(template, list):  # several, by name
         named = [each for each in template if isinstance(each, dict) and each.get("name") == "default"]
         template = named[0].get("template") if named else None
-    if (folder / FOREIGN_FILES[3]).is_file():
-        template = _read_text(folder / FOREIGN_FILES[3])
+    if (folder / CHAT_TEMPLATE).is_file():
+        template = _read_text(folder / CHAT_TEMPLATE)
     return Manner(
         start_ids=(start,) if start is not None and begins else (),
         stop_ids=tuple(sorted(stops)),

@@ -5,7 +5,6 @@ Pure functions from weights to weights. Whatever they add leaves the computed fu
 Letters: E experts, D model width, H inner width.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from glassbox.errors import RequestError
+from glassbox.model.transformer import named_generator
 from glassbox.recipe.network import Network
 
 State = Mapping[str, Tensor]
@@ -124,13 +124,15 @@ def upcycle(state: State, network: Network, target: Network, *, seed: int, noise
         stacked_name = f"{layer}.{'gate_up_EDH' if part == 'gate_up' else 'down_EHD'}"
         stacked = _stacked(weight, experts.count)
         if noise:
-            generator = _generator(seed, stacked_name)
+            generator = named_generator(seed, stacked_name)
             drawn = torch.rand(stacked.shape, generator=generator) < noise
             fresh = torch.randn(stacked.shape, generator=generator) * NEW_STD
             stacked = torch.where(drawn, fresh.to(stacked), stacked)
         sparse[stacked_name] = stacked
         if part == "down":
-            router = torch.randn(experts.count, network.dim, generator=_generator(seed, f"{layer}.router")) * NEW_STD
+            router = (
+                torch.randn(experts.count, network.dim, generator=named_generator(seed, f"{layer}.router")) * NEW_STD
+            )
             sparse[f"{layer}.router.weight"] = router.to(weight)
             if experts.score_bias:
                 sparse[f"{layer}.router.bias_E"] = torch.zeros(experts.count)
@@ -140,8 +142,3 @@ def upcycle(state: State, network: Network, target: Network, *, seed: int, noise
 def _stacked(weight: Tensor, count: int) -> Tensor:
     """A dense matrix (out, in), gate rows before up rows, as those of `count` equal experts: (E, in, out)."""
     return weight.T.expand(count, -1, -1).clone(memory_format=torch.contiguous_format)
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

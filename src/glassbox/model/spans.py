@@ -222,17 +222,8 @@ def attend_backward(
 
 
 @attend_backward.register_fake
-def _(
-    grad_BTHd: Tensor,
-    q_BTHd: Tensor,
-    k_BSKd: Tensor,
-    v_BSKd: Tensor,
-    weights: Tensor,
-    first_NT: Tensor,
-    last_NT: Tensor,
-    chunks: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q_BTHd.new_empty(q_BTHd.shape), k_BSKd.new_empty(k_BSKd.shape), v_BSKd.new_empty(v_BSKd.shape)
+def _(grad_BTHd: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(like.shape) for like in inputs[:3])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -250,33 +241,16 @@ attend.register_autograd(_backward, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.glassbox.attend, get_raw=True)
-def _attend_flops(
-    q_BTHd: Tensor,
-    k_BSKd: Tensor,
-    v_BSKd: Tensor,
-    first_NT: Tensor,
-    last_NT: Tensor,
-    chunks: Tensor,
-    *_: Any,
-    **__: Any,
-) -> int:
+def _attend_flops(q_BTHd: Tensor, *inputs: Any, **_: Any) -> int:
     """Two products over the scores that are computed."""
+    chunks = inputs[4]
     return 2 * 2 * q_BTHd.shape[-1] * _computed_scores(q_BTHd, chunks)
 
 
 @register_flop_formula(torch.ops.glassbox.attend_backward, get_raw=True)
-def _attend_backward_flops(
-    grad_BTHd: Tensor,
-    q_BTHd: Tensor,
-    k_BSKd: Tensor,
-    v_BSKd: Tensor,
-    weights: Tensor,
-    first_NT: Tensor,
-    last_NT: Tensor,
-    chunks: Tensor,
-    **_: Any,
-) -> int:
+def _attend_backward_flops(grad_BTHd: Tensor, q_BTHd: Tensor, *inputs: Any, **_: Any) -> int:
     """Four products, and one more where the weights are computed again."""
+    weights, chunks = inputs[2], inputs[5]
     return (4 if len(weights) else 5) * 2 * q_BTHd.shape[-1] * _computed_scores(q_BTHd, chunks)
 
 

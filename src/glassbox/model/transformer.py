@@ -137,8 +137,8 @@ class Transformer(nn.Module):
         if drafts:
             for k, module in enumerate(self.multi_token, 1):
                 # the last k positions have no token to look at; what they are given instead, nobody may use
-                ahead_BT = torch.cat((ids_BT[:, k:], ids_BT[:, :k]), dim=1)[:, : ids_BT.shape[1]]
-                hidden, routing = module(self._handed_on(x_BTD), self._embed(ahead_BT), shared, None)
+                ahead_BTD = self._embed(ids_BT.roll(-k, dims=1))
+                hidden, routing = module(self._handed_on(x_BTD), ahead_BTD, shared, None)
                 drafted.append(self._scaled(hidden))
                 routings.append(routing)
         hidden_BTD = self._scaled(self.norm(x_BTD, self.compute_dtype))
@@ -209,12 +209,17 @@ class Transformer(nn.Module):
                 weight.fill_(0.0 if "bias" in name else 1.0)
                 continue
             std = self.network.init_std * mup_width(name, self.network) ** -0.5
-            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            generator = torch.Generator(weight.device).manual_seed(int.from_bytes(digest[:7], "little"))
+            generator = named_generator(seed, name, weight.device)
             if self.network.init == "truncated":
                 nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
             else:
                 weight.normal_(std=std, generator=generator)
+
+
+def named_generator(seed: int, name: str, device: str | torch.device = "cpu") -> torch.Generator:
+    """A source of random numbers that follow from the seed and a tensor's name alone."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def mup_width(name: str, network: Network) -> float:

@@ -51,19 +51,17 @@ def labelled(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
     `labels[:, t]` is the token at position t, predicted from `hidden[:, t - 1]`. A label at position 0 has nothing to
     be predicted from and is left out.
     """
-    return _paired(hidden_BTD, labels_BT, labels_BT != IGNORE, 1)
+    return labelled_ahead(hidden_BTD, {"labels": labels_BT}, 1)
 
 
 def labelled_ahead(hidden_BTD: Tensor, rows: Rows, distance: int) -> tuple[Tensor, Tensor]:
-    """The states that predict a labelled token of their own document `distance` places on, with those labels."""
-    return _paired(hidden_BTD, rows["labels"], has_target(rows, distance), distance)
+    """The states that predict a labelled token of their own document `distance` places on, with those labels.
 
-
-def _paired(hidden_BTD: Tensor, labels_BT: Tensor, has_label_BT: Tensor, distance: int) -> tuple[Tensor, Tensor]:
-    """The one place, beside `label_logprobs`, that shifts: a label belongs to the state `distance` places before it."""
-    has_label_BT[:, :distance] = False
-    index_N = has_label_BT.flatten().nonzero().squeeze(1)
-    return hidden_BTD.flatten(0, 1).index_select(0, index_N - distance), labels_BT.flatten().index_select(0, index_N)
+    The one place, beside `label_logprobs`, that shifts: a label belongs to the state `distance` places before it.
+    """
+    index_N = has_target(rows, distance).flatten().nonzero().squeeze(1)
+    labels_N = rows["labels"].flatten().index_select(0, index_N)
+    return hidden_BTD.flatten(0, 1).index_select(0, index_N - distance), labels_N
 
 
 def label_logprobs(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
