@@ -8,7 +8,8 @@ from pathlib import Path
 
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
-from glassbox.recipe.curation import CrawlStage, CurateStage, Source
+from glassbox.recipe.curation import CrawlStage, CurateStage
+from glassbox.recipe.sources import Source
 from glassbox.recipe.training import ImportStage
 
 CODE_ENDINGS = (

@@ -7,12 +7,16 @@ from typing import Any
 from pydantic import Field, SerializeAsAny, field_validator
 
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.classify import ClassifierStage
+from glassbox.recipe.clutter import ClutterStage
 from glassbox.recipe.curation import CrawlStage, CurateStage
 from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
 from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
 KINDS: dict[str, type[Stage]] = {
     "crawl": CrawlStage,
+    "clutter": ClutterStage,
+    "classifier": ClassifierStage,
     "curate": CurateStage,
     "problems": ProblemsStage,
     "tokenizer": TokenizerStage,

@@ -1,0 +1,134 @@
+"""Settings of document classifiers: where labels come from, how they are trained, how documents are sampled by them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+
+
+class LabelFile(Settings):
+    """Texts of one class, or texts with their labels, in files."""
+
+    path: str
+    """JSON lines (.jsonl, .jsonl.gz), Parquet or text (one document a file); a file, a folder or a pattern."""
+    text: str = "text"
+    """The field that holds the text (for a line model: the page, as text or HTML)."""
+    label: str = ""
+    """The class of all its texts, or `field:NAME` for a field that holds each one's class or score (for a line model
+    `field:NAME` holds the page's gold text)."""
+    limit: int | None = Field(default=None, gt=0)
+    """Read at most this many; default all."""
+
+
+class Judge(Settings):
+    """A language model behind an OpenAI-compatible endpoint that labels a sample of the documents."""
+
+    url: str = Field(json_schema_extra=NOT_IDENTITY)
+    """Base address, such as http://127.0.0.1:8000/v1."""
+    model: str
+    """The model's name there."""
+    documents: int = Field(default=1000, gt=0)
+    """Documents to label, drawn by the hash of their id."""
+    characters: int = Field(default=4000, gt=0)
+    """How much of a document the judge is shown."""
+    prompt: str = ""
+    """What it is asked, with {text} for the document and {classes} for the classes; default ours."""
+    key: str = Field(default="OPENAI_API_KEY", json_schema_extra=NOT_IDENTITY)
+    """The environment variable that holds the key; unset, none is sent."""
+    parallel: int = Field(default=4, gt=0, json_schema_extra=NOT_IDENTITY)
+    """Requests at a time."""
+
+
+class Labels(Settings):
+    """Where labels come from; all that are given are put together."""
+
+    files: tuple[LabelFile, ...] = ()
+    """Labelled texts."""
+    documents: str = ""
+    """The class of a sample of the stage's own documents (such as `cc`, the negatives of DCLM's classifier)."""
+    documents_limit: int = Field(default=10_000, gt=0)
+    """How many of them."""
+    judge: Judge | None = None
+    """A language model that labels a sample of the stage's documents."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Labels":
+        if not (self.files or self.judge):
+            raise ValueError("labels need files or a judge")
+        return self
+
+
+class ClassifierStage(Stage):
+    """Train a classifier of documents: quality (DCLM), up to hundreds of categories (dots.llm1), or scores (MiMo's tags)."""
+
+    takes: ClassVar[dict[str, str]] = {"documents": "0+"}
+    gives: ClassVar[str] = "classifier"
+
+    kind: Literal["classifier"]
+    """Averaged embeddings of hashed word n-grams and a linear layer, as fastText's supervised mode."""
+    labels: Labels
+    """Where labels come from."""
+    task: Literal["classes", "scores"] = "classes"
+    """classes: one of several; scores: numbers (labels are numbers, or {"name": number} for several dimensions)."""
+    ngram: int = Field(default=2, gt=0)
+    """Longest word n-gram that is a feature."""
+    dim: int = Field(default=64, gt=0)
+    """Width of the embeddings."""
+    buckets: int = Field(default=1 << 18, gt=0)
+    """Rows of the embedding table that n-grams are hashed into."""
+    epochs: int = Field(default=5, gt=0)
+    """Passes over the labelled texts."""
+    lr: float = Field(default=0.5, gt=0)
+    """Learning rate, falling linearly to 0."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the labelled texts that measures the classifier and trains nothing."""
+
+
+class ModelUse(Settings):
+    """A trained classifier applied to documents: its scores are columns of every document, and may decide."""
+
+    stage: str
+    """The classifier stage."""
+    sources: tuple[str, ...] = ()
+    """Sources it is applied to; default all."""
+    keep: dict[str, float] = Field(default={})
+    """Class (or score name) -> smallest probability (or score) to stay; all must hold."""
+    drop: tuple[str, ...] = ()
+    """Classes whose documents go, when they are the most probable one."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Keep this share of the documents (by bytes), those of the highest probability of the class in `best`."""
+    best: str = ""
+    """The class (or score) that `share` and duplicates.prefer go by; default the first of the classifier."""
+
+
+class ScoreWeight(Settings):
+    """A factor 2^(slope (score - centre)) on how often a document is used (MiMo, reference values)."""
+
+    stage: str
+    """The classifier stage (task scores)."""
+    score: str
+    """The name of the score."""
+    centre: float = 2.0
+    """The score at which the factor is 1."""
+    slope: float = 0.5
+    """Doublings per unit of score."""
+
+
+class Sampling(Settings):
+    """Up- and down-sampling of documents: categories to target shares, scores to weights."""
+
+    category: str = ""
+    """The classifier stage whose most probable class is the category."""
+    targets: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Category -> its share of the bytes that come out; the rest is divided among the others as they come."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Category -> a factor instead (1 leaves it as it is)."""
+    scores: tuple[ScoreWeight, ...] = ()
+    """Factors by score."""
+    budget: float = Field(default=1.0, gt=0)
+    """Bytes to come out, as a multiple of the bytes that go in."""
+    least: float = Field(default=0.1, ge=0)
+    """Smallest factor."""
+    most: float = Field(default=4.0, gt=0)
+    """Largest factor: how often a document may be repeated at most."""
