@@ -34,10 +34,18 @@ class Judge(Settings):
     """How much of a document the judge is shown."""
     prompt: str = ""
     """What it is asked, with {text} for the document and {classes} for the classes; default ours."""
+    answer_tokens: int = Field(default=1024, gt=0)
+    """Longest answer in tokens; a reasoning model's thoughts count."""
     key: str = Field(default="OPENAI_API_KEY", json_schema_extra=NOT_IDENTITY)
     """The environment variable that holds the key; unset, none is sent."""
     parallel: int = Field(default=4, gt=0, json_schema_extra=NOT_IDENTITY)
     """Requests at a time."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Judge":
+        if self.prompt and "{text}" not in self.prompt:
+            raise ValueError("the judge's prompt needs {text}, where the document is put")
+        return self
 
 
 class Labels(Settings):
