@@ -68,7 +68,7 @@ class Labels(Settings):
 
 
 class ClassifierStage(Stage):
-    """Train a classifier of documents: quality (DCLM), up to hundreds of categories (dots.llm1), or scores (MiMo's tags)."""
+    """Train a classifier of documents: quality (DCLM), hundreds of categories (dots.llm1), or scores (MiMo's tags)."""
 
     takes: ClassVar[dict[str, str]] = {"documents": "0+"}
     gives: ClassVar[str] = "classifier"
@@ -134,9 +134,27 @@ class Sampling(Settings):
     """Category -> a factor instead (1 leaves it as it is)."""
     scores: tuple[ScoreWeight, ...] = ()
     """Factors by score."""
-    budget: float = Field(default=1.0, gt=0)
-    """Bytes to come out, as a multiple of the bytes that go in."""
+    budget: float | None = Field(default=None, gt=0)
+    """Bytes to come out, as a multiple of the bytes that go in; default what weights and scores come to (with targets
+    alone: as many as go in)."""
     least: float = Field(default=0.1, ge=0)
     """Smallest factor."""
     most: float = Field(default=4.0, gt=0)
     """Largest factor: how often a document may be repeated at most."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sampling":
+        if (self.targets or self.weights) and not self.category:
+            raise ValueError("targets and weights of categories need `category`, the classifier stage that names them")
+        both = sorted(set(self.targets) & set(self.weights))
+        if both:
+            raise ValueError(f"category '{both[0]}' has a target and a weight; it takes one of them")
+        if sum(self.targets.values()) > 1 + 1e-9:
+            raise ValueError(f"the targets add up to {sum(self.targets.values()):g}, more than 1")
+        if self.least > self.most:
+            raise ValueError(f"least ({self.least:g}) is more than most ({self.most:g})")
+        if self.budget is not None and not self.least <= self.budget <= self.most:
+            raise ValueError(
+                f"a budget of {self.budget:g} cannot be met with factors of {self.least:g} to {self.most:g}"
+            )
+        return self
