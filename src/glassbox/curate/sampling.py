@@ -106,8 +106,8 @@ def _exponents(n: int, scores: Mapping[str, NDArray[np.floating]], settings: Sam
     total = np.zeros(n)
     for weight in settings.scores:
         total += np.nan_to_num(weight.slope * (scores[score_key(weight)].astype(np.float64) - weight.centre), nan=0.0)
-    # Far beyond any bound, and far from overflow.
-    return np.clip(total, -200.0, 200.0)
+    # Beyond any sensible bound, and far from overflow.
+    return np.clip(total, -20.0, 20.0)
 
 
 def _with_targets(goal: Floats, targets: dict[int, float]) -> Floats:
@@ -128,7 +128,8 @@ def _level(rate: Floats, low: Floats | float, high: Floats | float, weight: NDAr
 
     The sum is piecewise linear in x; its corners are where a bound sets in.
     """
-    pulled = (rate > 0) & (weight > 0)
+    # A rate so small against the largest would overflow before it mattered.
+    pulled = (rate > max(1e-100, 1e-15 * float(rate.max(initial=0.0)))) & (weight > 0)
     if not pulled.any():
         return 1.0
     low, high = np.broadcast_to(low, rate.shape), np.broadcast_to(high, rate.shape)
