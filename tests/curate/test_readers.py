@@ -11,16 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from glassbox.curate.parts import Part
 from glassbox.curate.readers import RAW_SCHEMA, Raw, batches, read
 from glassbox.curate.unpack import Damage, blocks
 from glassbox.errors import RequestError
-from glassbox.recipe.curation import Source
 from glassbox.recipe.files import InputFile
+from glassbox.recipe.sources import Source
 
 
 def rows_of(path: Path, file_format: str, **settings: object) -> list[Raw]:
     source = Source(name="s", format=file_format, path=str(path), **settings)
-    return list(read(source, [InputFile(path, path.name)]))
+    return list(read(source, Part((InputFile(path, path.name),))))
 
 
 def test_jsonl_offsets_lead_back_to_the_lines(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_broken_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = rows_of(path, "jsonl")
     assert [row.payload for row in rows if not row.skipped] == [b"one", b"two"]
     reasons = [row.skipped for row in rows if row.skipped]
-    assert reasons == ["invalid UTF-8", "broken JSON", *["no text under 'text'"] * 3]
+    assert reasons == ["invalid UTF-8", "broken JSON", "no text under 'text'", "no JSON object", "no text under 'text'"]
     assert [row.offset for row in rows][:3] == [0, 16, 31]
 
 
@@ -90,13 +91,12 @@ def test_a_gzip_file_followed_by_padding_is_whole(tmp_path: Path) -> None:
 def test_parquet_rows_and_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": ["one", None, "three"], "url": ["u", "v", "w"]}), path)
-    rows = rows_of(path, "parquet", text_key="body")
+    rows = rows_of(path, "parquet", fields={"text": "body"})
     assert [(row.offset, row.payload, row.url) for row in rows if not row.skipped] == [
         (0, b"one", "u"),
         (2, b"three", "w"),
     ]
-    with pytest.raises(RequestError, match="has no column 'text'"):
-        rows_of(path, "parquet")
+    assert [row.skipped for row in rows_of(path, "parquet")] == ["no column 'text', only body, url"]
     path.write_bytes(path.read_bytes()[:100])
     assert [row.skipped.partition(":")[0] for row in rows_of(path, "parquet")] == ["damaged Parquet"]
 
@@ -118,11 +118,11 @@ def test_batches_are_bounded_and_keep_order() -> None:
 def test_hugging_face_data_sets_stream_from_local_files(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"content": f"row {i}"}) + "\n" for i in range(5)))
-    source = Source(name="s", format="hf", path=f"hf://{tmp_path}", text_key="content", limit=3)
-    assert [(row.offset, row.payload) for row in read(source, [])] == [(i, b"row %d" % i) for i in range(3)]
+    source = Source(name="s", format="hf", path=f"hf://{tmp_path}", fields={"text": "content"}, limit=3)
+    assert [(row.offset, row.payload) for row in read(source, Part(()))] == [(i, b"row %d" % i) for i in range(3)]
     missing = Source(name="s", format="hf", path=f"hf://{tmp_path}/nothing")
     with pytest.raises(RequestError, match="cannot be streamed"):
-        list(read(missing, []))
+        list(read(missing, Part(())))
 
 
 def test_an_unreadable_file_is_a_skipped_row(tmp_path: Path) -> None:

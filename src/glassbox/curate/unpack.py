@@ -1,7 +1,7 @@
 """Compressed files in bounded memory that survive damage: what is whole before and after a damaged stretch is read.
 
 A gzip file is a row of members, each with its own header. After a member that does not decompress, reading goes on at
-the next place that looks like a header.
+the next place that looks like a header. A file that expands beyond all likelihood is read no further.
 """
 
 import zlib
@@ -11,7 +11,13 @@ from pathlib import Path
 
 import zstandard
 
+LARGEST = 64_000_000
+"""Bytes of the largest document (record, line, file) that is read."""
+EXPANSION = 100
+"""Bytes that a byte of a compressed file may become, beyond the first LARGEST: text becomes 3 to 20."""
 BLOCK = 1 << 16
+PIECE = 1 << 11
+"""Compressed bytes given to zstd at a time: it makes at most 32,768 bytes of one, so 64 MB of this."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -24,18 +30,35 @@ class Damage:
     reason: str
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed by gzip or zstd, told by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head.startswith(GZIP_MAGIC) or head == ZSTD_MAGIC
+
+
+def too_large() -> str:
+    """The reason for passing over what is larger than LARGEST."""
+    return f"larger than {LARGEST // 1_000_000} MB"
+
+
 def blocks(path: Path) -> Iterator[bytes | Damage]:
     """Decompressed blocks of a plain, gzip or zstd file (told by its first bytes), with damage in its place."""
     with path.open("rb") as file:
         head = file.read(4)
-    if head.startswith(GZIP_MAGIC):
-        yield from _gzip(path)
-    elif head == ZSTD_MAGIC:
-        yield from _zstd(path)
-    else:
+    if not head.startswith(GZIP_MAGIC) and head != ZSTD_MAGIC:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 yield block
+        return
+    allowed = LARGEST + EXPANSION * path.stat().st_size
+    for block in _gzip(path) if head != ZSTD_MAGIC else _zstd(path):
+        if isinstance(block, bytes):
+            allowed -= len(block)
+            if allowed < 0:
+                yield Damage(0, f"expands more than {EXPANSION} times")
+                return
+        yield block
 
 
 def find(path: Path, magic: bytes, start: int) -> int:
@@ -54,6 +77,7 @@ def find(path: Path, magic: bytes, start: int) -> int:
 
 def _gzip(path: Path) -> Iterator[bytes | Damage]:
     start, reported = 0, False
+    patience = LARGEST + path.stat().st_size
     while start >= 0:
         read, reason = 0, ""
         with path.open("rb") as file:
@@ -65,12 +89,13 @@ def _gzip(path: Path) -> Iterator[bytes | Damage]:
                     reason = "truncated gzip" if read else ""
                     break
                 try:
-                    yield member.decompress(pending)
+                    yield member.decompress(pending, 16 * BLOCK)
                 except zlib.error:
                     reason = "damaged gzip"
                     break
-                read += len(pending) - len(member.unused_data)
-                pending = member.unused_data
+                rest = member.unused_data or member.unconsumed_tail
+                read += len(pending) - len(rest)
+                pending = rest
                 if member.eof:
                     # The member is whole; what follows is the next one, or padding.
                     start, read, reported, member = start + read, 0, False, zlib.decompressobj(31)
@@ -80,14 +105,16 @@ def _gzip(path: Path) -> Iterator[bytes | Damage]:
         if not reported:
             yield Damage(start, reason)
         reported = True
-        start = find(path, GZIP_MAGIC, start + 1)
+        # What looks like a header may be none; a file made of such places is given up.
+        patience -= max(read, BLOCK // 16)
+        start = find(path, GZIP_MAGIC, start + 1) if patience > 0 else -1
 
 
 def _zstd(path: Path) -> Iterator[bytes | Damage]:
     offset = 0
     with path.open("rb") as file:
         frame, inside = zstandard.ZstdDecompressor().decompressobj(), False
-        while pending := file.read(BLOCK):
+        while pending := file.read(PIECE):
             while pending:
                 inside = True
                 try:

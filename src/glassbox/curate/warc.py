@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from glassbox.curate.unpack import GZIP_MAGIC, Damage, find
+from glassbox.curate.unpack import BLOCK, GZIP_MAGIC, LARGEST, Damage, find, too_large
 
 RECORDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
 """Records that can hold a document: web pages, files, and text made from them (WET)."""
 MARKUP = ("text/html", "application/xhtml+xml")
-LARGEST = 64_000_000
-"""Bytes of the largest record that is read."""
+ATTEMPTS = 1000
+"""How often reading goes on after damage, and once more for every BLOCK bytes of the file."""
+PROBE, PERIOD, REPEATS = 4096, 16, 32
+"""Compressed data in which PERIOD bytes recur REPEATS times within PROBE bytes is no text: it expands to megabytes of
+one byte."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,27 @@ class Page:
     markup: bool
 
 
+class _Bomb(OSError):
+    """Compressed data that expands without end."""
+
+
+class _Compressed:
+    """A gzip file that raises _Bomb before a stretch that expands to nothing but repetition."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        tail = data[-PROBE:]
+        if len(tail) == PROBE and tail.count(tail[:PERIOD]) >= REPEATS:
+            raise _Bomb("expands without end")
+        return data
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
 def pages(path: Path) -> Iterator[Page | Damage]:
     """Every document of the file; what is damaged, cut off or no document of ours is a Damage in its place.
 
@@ -35,16 +60,22 @@ def pages(path: Path) -> Iterator[Page | Damage]:
     place that looks like the start of a record; a damaged stretch is reported once.
     """
     with path.open("rb") as file:
-        magic = GZIP_MAGIC if file.read(3) == GZIP_MAGIC else b"WARC/1."
+        packed = file.read(3) == GZIP_MAGIC
+    magic = GZIP_MAGIC if packed else b"WARC/1."
     start, reported = 0, False
-    while start >= 0:
+    attempts = ATTEMPTS + path.stat().st_size // BLOCK
+    while start >= 0 and attempts > 0:
+        attempts -= 1
         reached = -1
         try:
-            for record, at in _records(path, start):
+            for record, at in _records(path, start, packed):
                 found = _page(record, at)
                 if found is not None:
                     yield found
                 reached, reported = at, isinstance(found, Damage)
+            return
+        except _Bomb as error:
+            yield Damage(max(reached, start), str(error))
             return
         except OSError as error:
             # The record after the last good one is where it broke, or the first one if there was none.
@@ -55,10 +86,10 @@ def pages(path: Path) -> Iterator[Page | Damage]:
             start = broken if reached >= 0 else find(path, magic, start + 1)
 
 
-def _records(path: Path, start: int) -> Iterator[tuple[WarcRecord, int]]:
+def _records(path: Path, start: int, packed: bool) -> Iterator[tuple[WarcRecord, int]]:
     with path.open("rb") as file:
         file.seek(start)
-        for record in ArchiveIterator(file, parse_http=False):
+        for record in ArchiveIterator(_Compressed(file) if packed else file, parse_http=False):
             yield record, record.stream_pos
 
 
@@ -66,8 +97,8 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
     if not record.record_type & RECORDS:
         return None
     if record.content_length > LARGEST:
-        return Damage(offset, f"larger than {LARGEST // 1_000_000} MB")
-    status, media, charset = 200, (record.headers.get("Content-Type") or "").lower(), ""
+        return Damage(offset, too_large())
+    status, media, charset, coding = 200, (record.headers.get("Content-Type") or "").lower(), "", ""
     try:
         # Taken whole before it is decoded, so that a record cut off at the end of the file is told from a chunked one.
         stored = record.content_length
@@ -78,9 +109,14 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
             record.parse_http(auto_decode="all", quirks_mode=True)
             status, media = record.http_headers.status_code or 0, (record.http_content_type or "").lower()
             charset = record.http_charset or ""
-        payload = record.reader.read()
+            coding = record.http_headers.get("Content-Encoding") or ""
+        if "," in coding:
+            return Damage(offset, "compressed more than once")
+        payload = _expanded(record) if coding else record.reader.read()
     except (OSError, ValueError) as error:
         return Damage(offset, _reason(error))
+    if len(payload) > LARGEST:
+        return Damage(offset, too_large())
     if status != 200:
         return Damage(offset, f"HTTP status {status}")
     if not media:
@@ -89,6 +125,15 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
     if media not in (*MARKUP, "text/plain"):
         return Damage(offset, f"content type {media}")
     return Page(offset, (record.headers.get("WARC-Target-URI") or "").strip("<>"), payload, charset, media in MARKUP)
+
+
+def _expanded(record: WarcRecord) -> bytes:
+    """The body of a record that is decompressed while it is read: no more of it than LARGEST and a piece."""
+    pieces, size = [], 0
+    while size <= LARGEST and (piece := record.reader.read(16 * BLOCK)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
 
 
 def _reason(error: Exception) -> str:
