@@ -1,24 +1,43 @@
-"""Word n-grams as hashes, for near duplicates and decontamination: no strings are made.
+"""Words and their n-grams as hashes, for near duplicates, passages and decontamination: no strings are made.
 
-A word is a run of letters and digits, lower-cased; each Han or Kana character is a word of its own.
+A word is a run of letters and digits, lower-cased; each Han or Kana character is a word of its own. In code a word is a
+run of letters, digits and _, case kept (The Stack).
 """
+
+from functools import cache
+from typing import Literal
 
 import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import ALPHANUMERIC, IDEOGRAPH, character_tables, decode, mix, utf8_buffer
+from glassbox.curate.characters import ALPHANUMERIC, IDEOGRAPH, character_tables, mix, utf8_buffer
+
+SINGLE = 1 << 30
+"""Bit of `word_characters` that marks a character which is a word of its own."""
+BASE = np.uint64(0x9E3779B97F4A7C15)
+"""Of the polynomial in word hashes that hashes an n-gram."""
+_BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a
+
+
+@cache
+def word_characters(unit: Literal["words", "code"] = "words") -> NDArray[np.int32]:
+    """For every code point: 0 if it separates words, else the code point that is hashed, and SINGLE."""
+    kinds, lower = character_tables()
+    points = lower if unit == "words" else np.arange(len(lower), dtype=np.int32)
+    out = np.where(kinds & ALPHANUMERIC, points, 0) | np.where(kinds & IDEOGRAPH, SINGLE, 0)
+    out[(kinds & ALPHANUMERIC) == 0] = 0
+    if unit == "code":
+        out[ord("_")] = ord("_")
+    return out.astype(np.int32)
 
 
 def word_hashes(text: pa.Array) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(documents,) large_string -> 64-bit hashes of all words in order, and each document's bounds (documents + 1,)."""
     data, offsets = utf8_buffer(text)
-    kinds, lower = character_tables()
-    size = int(offsets[-1] - offsets[0])
-    hashes, bounds = np.empty(size, np.uint64), np.zeros(len(text) + 1, np.int64)
-    longest = int(np.diff(offsets).max(initial=1))
-    count = _words(data, offsets, kinds, lower, np.empty(longest, np.int32), hashes, bounds)
+    hashes, bounds = np.empty(_most_words(offsets), np.uint64), np.zeros(len(text) + 1, np.int64)
+    count = _words(data, offsets, word_characters(), hashes, bounds)
     return hashes[:count], bounds
 
 
@@ -34,38 +53,84 @@ def gram_hashes(
     return out, grams
 
 
+def _most_words(offsets: NDArray[np.int64]) -> int:
+    """How many words texts with these offsets have at most: two words next to each other take three bytes each."""
+    return int(offsets[-1] - offsets[0]) // 2 + len(offsets)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def code_point(data, i):  # type: ignore[no-untyped-def]
+    """The character that begins at byte i, and where the next one begins. For valid UTF-8 beyond ASCII."""
+    b = np.int32(data[i])
+    if b < 0x80:
+        return b, i + 1
+    if b < 0xE0:
+        return (b & 0x1F) << 6 | (np.int32(data[i + 1]) & 0x3F), i + 2
+    if b < 0xF0:
+        return (b & 0x0F) << 12 | (np.int32(data[i + 1]) & 0x3F) << 6 | (np.int32(data[i + 2]) & 0x3F), i + 3
+    high = (b & 0x07) << 18 | (np.int32(data[i + 1]) & 0x3F) << 12
+    return high | (np.int32(data[i + 2]) & 0x3F) << 6 | (np.int32(data[i + 3]) & 0x3F), i + 4
+
+
 @numba.njit(nogil=True, cache=True)
-def _words(data, offsets, kinds, lower, points, hashes, bounds) -> int:  # type: ignore[no-untyped-def]
-    count = 0
-    for d in range(len(bounds) - 1):
-        n = decode(data, offsets[d], offsets[d + 1], points)
-        i = 0
-        while i < n:
-            kind = kinds[points[i]]
-            if not kind & ALPHANUMERIC:
-                i += 1
-                continue
-            value = np.uint64(0xCBF29CE484222325)
-            while True:
-                value = (value ^ np.uint64(lower[points[i]])) * np.uint64(0x100000001B3)
-                i += 1
-                if kind & IDEOGRAPH or i == n or not kinds[points[i]] & ALPHANUMERIC or kinds[points[i]] & IDEOGRAPH:
+def read_words(data, start, end, characters, hashes, starts, ends) -> int:  # type: ignore[no-untyped-def]
+    """Hashes of the words of the valid UTF-8 `data[start:end]`, and the bytes of `data` where each begins and ends
+    (`starts` and `ends` may both be None); returns how many words there are."""
+    count, i = 0, start
+    while i < end:
+        before = i
+        point, i = code_point(data, i)
+        point = characters[point]
+        if not point:
+            continue
+        value = (_BASIS ^ np.uint64(point & ~SINGLE)) * _PRIME
+        after = i
+        if not point & SINGLE:
+            while i < end:
+                point, i = code_point(data, i)
+                point = characters[point]
+                if not point or point & SINGLE:
                     break
-            hashes[count] = mix(value)
-            count += 1
-        bounds[d + 1] = count
+                value = (value ^ np.uint64(point)) * _PRIME
+                after = i
+            # What ended the word begins the next one if it is a word of its own.
+            i = after
+        if starts is not None:
+            starts[count], ends[count] = before, after
+        hashes[count] = mix(value)
+        count += 1
     return count
 
 
 @numba.njit(nogil=True, cache=True)
-def _grams(words, bounds, size, grams, out) -> None:  # type: ignore[no-untyped-def]
-    """Polynomial in the word hashes, modulo 2^64, mixed at the end."""
-    base = np.uint64(0x9E3779B97F4A7C15)
+def read_grams(words, size, out) -> int:  # type: ignore[no-untyped-def]
+    """Hashes of the n-grams of `size` of `words` (all words if there are fewer); returns how many. A gram is hashed as
+    a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
+    if not len(words):
+        return 0
+    size = min(size, len(words))
+    power = np.uint64(1)
+    value = np.uint64(0)
+    for i in range(size):
+        value = value * BASE + words[i]
+        power *= BASE
+    length = np.uint64(size) * power
+    out[0] = mix(value + length)
+    for i in range(size, len(words)):
+        value = value * BASE + words[i] - words[i - size] * power
+        out[i - size + 1] = mix(value + length)
+    return len(words) - size + 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _words(data, offsets, characters, hashes, bounds) -> int:  # type: ignore[no-untyped-def]
     for d in range(len(bounds) - 1):
-        start, end = bounds[d], bounds[d + 1]
-        length = min(size, end - start)
-        for k in range(grams[d + 1] - grams[d]):
-            value = np.uint64(length)
-            for i in range(start + k, start + k + length):
-                value = value * base + words[i]
-            out[grams[d] + k] = mix(value)
+        rest = hashes[bounds[d] :]
+        bounds[d + 1] = bounds[d] + read_words(data, offsets[d], offsets[d + 1], characters, rest, None, None)
+    return bounds[-1]
+
+
+@numba.njit(nogil=True, cache=True)
+def _grams(words, bounds, size, grams, out) -> None:  # type: ignore[no-untyped-def]
+    for d in range(len(bounds) - 1):
+        read_grams(words[bounds[d] : bounds[d + 1]], size, out[grams[d] : grams[d + 1]])
