@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-LETTER, ALPHANUMERIC, SPACE, IDEOGRAPH = 1, 2, 4, 8
-"""Bits of a character's kind: str.isalpha, str.isalnum, str.isspace, and Han or Kana (a word of its own)."""
+LETTER, ALPHANUMERIC, SPACE, IDEOGRAPH, UNSPACED, UPPER, DIGIT, TERMINAL = 1, 2, 4, 8, 16, 32, 64, 128
+"""Bits of a character's kind: str.isalpha, str.isalnum, str.isspace; Han or Kana (a word of its own); a letter of a
+script that puts no spaces between words (those, Thai, Lao, Tibetan, Burmese, Khmer); str.isupper; str.isdigit; the end
+of a sentence, in some script, or a closing quotation mark after it."""
 IDEOGRAPHS = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+UNSPACED_SCRIPTS = ((0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x0F40, 0x0FBC), (0x1000, 0x109F), (0x1780, 0x17D3))
+TERMINAL_MARKS = (
+    "!\"'.?…‥‼‽⁇⁈⁉’”։؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿⸮⸼。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫︒︕︖﹒﹖﹗！．？｡"
+)
+"""Unicode's sentence terminals (property STerm) of the basic plane, the ellipses, and quotation marks."""
 
 
 @cache
@@ -22,8 +29,12 @@ def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     points = np.arange(0x110000, dtype=np.int32)
     text = points.copy().view("U1")
     kinds = np.char.isalpha(text) * LETTER + np.char.isalnum(text) * ALPHANUMERIC + np.char.isspace(text) * SPACE
+    kinds += np.char.isupper(text) * UPPER + np.char.isdigit(text) * DIGIT
     for first, last in IDEOGRAPHS:
-        kinds[first : last + 1] |= IDEOGRAPH
+        kinds[first : last + 1] |= IDEOGRAPH | UNSPACED
+    for first, last in UNSPACED_SCRIPTS:
+        kinds[first : last + 1] |= (kinds[first : last + 1] & LETTER) * UNSPACED
+    kinds[[ord(mark) for mark in TERMINAL_MARKS]] |= TERMINAL
     # Of the one character that lower-cases to two (U+0130) the first is taken.
     lower = np.char.lower(text).astype("U1").view(np.int32)
     return kinds.astype(np.uint8), np.where(lower == 0, points, lower).astype(np.int32)
@@ -59,6 +70,32 @@ def decode(data: NDArray[np.uint8], start: int, end: int, out: NDArray[np.int32]
             i += 4
         n += 1
     return n
+
+
+@numba.njit(nogil=True, cache=True)
+def unit_end(p: NDArray[np.int32], i: int, end: int, kinds: NDArray[np.uint8]) -> int:
+    """Where the word that begins at `p[i]`, which is no space, ends.
+
+    Words are split at white space. Where the script has no spaces between words, each letter begins a word, and marks
+    after it belong to it: "读《红楼梦》and more" is 读《 · 红 · 楼 · 梦》 · and · more.
+    """
+    unspaced = kinds[p[i]] & UNSPACED != 0
+    i += 1
+    while i < end:
+        kind = kinds[p[i]]
+        if kind & (SPACE | UNSPACED) or (unspaced and kind & ALPHANUMERIC):
+            break
+        i += 1
+    return i
+
+
+@numba.njit(nogil=True, cache=True)
+def word_key(p: NDArray[np.int32], start: int, end: int) -> np.uint64:
+    """A 64-bit hash of the code points `p[start:end]`."""
+    value = np.uint64(0xCBF29CE484222325)
+    for i in range(start, end):
+        value = (value ^ np.uint64(p[i])) * np.uint64(0x100000001B3)
+    return mix(value)
 
 
 @numba.njit(nogil=True, cache=True)

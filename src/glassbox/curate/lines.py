@@ -1,111 +1,155 @@
-"""Rules for single lines: clutter that is cut out of a document while the rest of it stays."""
+"""Line rules: clutter that is cut out of documents while the rest of them stays."""
 
-import hashlib
-import re
-from collections.abc import Callable
+import numba
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-Cut = Callable[[str], bool]
-"""Whether a stripped, non-empty line goes."""
+from glassbox.curate.characters import ALPHANUMERIC, SPACE, character_tables, decode, unit_end, utf8_buffer, word_key
+from glassbox.curate.edits import Cut, Edited
+from glassbox.curate.line_kernel import cut_kernel, line_bounds
+from glassbox.recipe.rules import LINE_RULES
 
-LONGEST_WORD = 1000
-FEWEST_WORDS = 3
-REPEATED_SPAN = 3
-POLICIES = (
-    "terms of use",
-    "privacy policy",
-    "cookie policy",
-    "uses cookies",
-    "use of cookies",
-    "use cookies",
-)
-BLANK_LINES = re.compile(r"\n\s*\n(?:\s*\n)+")
-COUNTER = re.compile(
-    r"\W*\d(?:,|\.|\d)*(?:K|M|B)?\s+(?:likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes"
-    r"|downloads|views|followers)\W*",
-    re.IGNORECASE,
-)
+EDGE_RULE = "edge_lines"
+REFINEDWEB_LINES = ("upper_case", "digits", "counter", "one_word", "cart", "read_more", "sign_in")
+"""The line rules whose cuts the document rule of RefinedWeb counts."""
 
 
-def _upper_case(line: str) -> bool:
-    return sum(map(str.isupper, line)) > 0.5 * len(line)
+def cut_lines(texts: pa.Array, rules: tuple[str, ...]) -> Edited:
+    """Cut the lines, or the parts of lines, that `rules` (of `recipe.rules.LINE_RULES`) condemn.
 
-
-CUTS: dict[str, Cut] = {
-    # arXiv:1910.10683, section 2.2, with the word count of its replicas in Dolma and datatrove.
-    "long_word": lambda line: any(len(word) > LONGEST_WORD for word in line.split()),
-    "javascript": lambda line: "javascript" in line.lower(),
-    "policy": lambda line: any(phrase in line.lower() for phrase in POLICIES),
-    "terminal": lambda line: not line.endswith((".", "!", "?", '"', "'")) or line.endswith("..."),
-    "few_words": lambda line: len(line.split()) < FEWEST_WORDS,
-    # arXiv:2306.01116, appendix G.
-    "upper_case": _upper_case,
-    "digits": str.isdigit,
-    "counter": lambda line: COUNTER.fullmatch(line) is not None,
-    # Ours: a line that is nothing but a file's path or an address.
-    "bare_path": lambda line: len(line.split()) == 1 and ("/" in line or "\\" in line),
-}
-"""Line rule -> its test, under the names of `recipe.rules.LINE_RULES`."""
-
-
-def cut_lines(text: str, rules: tuple[str, ...]) -> tuple[str, list[int]]:
-    """The text without the lines that a rule cuts, and how many each rule cut (the first to ask wins)."""
-    counts = [0] * len(rules)
-    if "repeated" in rules:
-        text, counts[rules.index("repeated")] = cut_repeats(text)
-        if len(rules) == 1:
-            return text, counts
-    rules = tuple(rule if rule in CUTS else "" for rule in rules)
-    kept = []
-    for line in text.split("\n"):
-        stripped = line.strip()
-        hit = next((i for i, rule in enumerate(rules) if rule and CUTS[rule](stripped)), None) if stripped else None
-        if hit is None:
-            kept.append(line)
-        else:
-            counts[hit] += 1
-    return "\n".join(kept).strip("\n"), counts
-
-
-def cut_repeats(text: str) -> tuple[str, int]:
-    """The text without lines of any span of three non-empty lines that stood in it before, and how many were cut.
-
-    C4 keeps one copy of each three-sentence span of its corpus (arXiv:1910.10683, section 2.2); this does it for lines
-    and within a document, such as a reference page that describes inherited methods under each class.
+    The rules are asked in the order given, except that `repeated` comes first; the first that cuts a whole line is
+    recorded. Blank lines stay.
     """
-    lines = text.split("\n")
-    filled = [i for i, line in enumerate(lines) if line.strip()]
-    keys = [lines[i].strip() for i in filled]
-    seen: set[tuple[str, ...]] = set()
-    cut: set[int] = set()
-    for k in range(len(keys) - REPEATED_SPAN + 1):
-        span = tuple(keys[k : k + REPEATED_SPAN])
-        if span in seen:
-            cut.update(filled[k : k + REPEATED_SPAN])
-        seen.add(span)
-    kept = "\n".join(line for i, line in enumerate(lines) if i not in cut)
-    return BLANK_LINES.sub("\n\n", kept).strip("\n"), len(cut)
+    data, offsets = utf8_buffer(texts)
+    codes = np.array([LINE_RULES.index(rule) for rule in rules if rule != "repeated"], np.int64)
+    rows = cut_kernel(data, offsets, *character_tables(), codes, "repeated" in rules)
+    return _apply(texts, rows, LINE_RULES)
 
 
-def edge_hashes(text: str, width: int) -> list[int]:
-    """64-bit hashes of the distinct lines among the first and the last `width` that are neither empty nor all symbols.
+def words_cut(texts: pa.Array, cuts: list[list[Cut]], rules: tuple[str, ...] = REFINEDWEB_LINES) -> NDArray[np.float32]:
+    """(documents,) share of a document's words that stood in what `rules` cut, of those before any of these cuts.
 
-    Shared head and foot lines, after the line deduplication between documents of dots.llm1 (arXiv:2506.05767, app. C).
+    texts: the documents afterwards. After arXiv:2306.01116, appendix G.2.
     """
-    lines = text.split("\n")
-    return sorted({_hash(lines[i].strip()) for i in _edges(lines, width)})
+    removed = pa.array(["\n".join(cut.text for cut in one if cut.rule in rules) for one in cuts], pa.large_string())
+    gone, left = count_words(removed), count_words(texts)
+    return (gone / np.maximum(gone + left, 1)).astype(np.float32)
 
 
-def cut_edges(text: str, width: int, common: frozenset[int]) -> tuple[str, int]:
-    """The text without those of its edge lines whose hash is in `common`, and how many were cut."""
-    lines = text.split("\n")
-    cut = {i for i in _edges(lines, width) if _hash(lines[i].strip()) in common}
-    return "\n".join(line for i, line in enumerate(lines) if i not in cut).strip("\n"), len(cut)
+def count_words(texts: pa.Array) -> NDArray[np.int64]:
+    """(documents,) words as the kernels split them (`characters.unit_end`)."""
+    return _count_words(*utf8_buffer(texts), character_tables()[0])
 
 
-def _edges(lines: list[str], width: int) -> list[int]:
-    filled = [i for i, line in enumerate(lines) if any(map(str.isalnum, line))]
-    return filled if len(filled) <= 2 * width else filled[:width] + filled[-width:]
+def edge_hashes(texts: pa.Array, width: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """64-bit hashes of the lines at both ends of each document, in order of place, and bounds (documents + 1,).
+
+    Of the lines that hold a letter or a digit, the first and the last `width`; each place once, so that of a short
+    document no line counts twice, but a line that stands at both ends does (arXiv:2506.05767, app. C.2).
+    """
+    hashes, bounds, _ = _edge_lines(*utf8_buffer(texts), character_tables()[0], width)
+    return hashes, bounds
 
 
-def _hash(line: str) -> int:
-    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
+def cut_edges(texts: pa.Array, width: int, allowed: dict[int, int]) -> Edited:
+    """Cut edge lines that were met often enough.
+
+    allowed: hash of a line -> how many further places may keep it. It is counted down, in document order, so that the
+    next batch goes on where this one ended. Lines whose hash is not in it stay.
+    """
+    hashes, bounds, places = _edge_lines(*utf8_buffer(texts), character_tables()[0], width)
+    cut = np.zeros(len(hashes), np.bool_)
+    for i, key in enumerate(hashes.tolist()):
+        left = allowed.get(key)
+        if left is not None:
+            cut[i] = left <= 0
+            allowed[key] = left - 1 if left > 0 else 0
+    documents = np.repeat(np.arange(len(texts)), np.diff(bounds))
+    rows = np.zeros((int(cut.sum()), 6), np.int64)
+    rows[:, 0], rows[:, 1:4], rows[:, 4] = documents[cut], places[cut], -1
+    return _apply(texts, rows, (EDGE_RULE,))
+
+
+def _apply(texts: pa.Array, rows: NDArray[np.int64], names: tuple[str, ...]) -> Edited:
+    """Make the cuts that a kernel found: rows of document, start, end, line, start of that line (-1: whole), rule."""
+    cuts: list[list[Cut]] = [[] for _ in range(len(texts))]
+    if not len(rows):
+        return texts, cuts
+    out = texts.to_pylist()
+    rows = rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]
+    documents, firsts = np.unique(rows[:, 0], return_index=True)
+    for d, part in zip(documents.tolist(), np.split(rows, firsts[1:]), strict=True):
+        out[d], cuts[d] = _cut(out[d], part.tolist(), names)
+    return pa.array(out, pa.large_string()), cuts
+
+
+def _cut(text: str, rows: list[list[int]], names: tuple[str, ...]) -> tuple[str, list[Cut]]:
+    pieces, cuts, at = [], [], 0
+    for _, start, end, line, line_start, rule in rows:
+        if end <= at and end > start:
+            continue  # it lies in what a later rule took out around it
+        pieces.append(text[at:start])
+        whole = line_start < 0
+        cuts.append(Cut(line, -1 if whole else start - line_start, names[rule], text[start:end]))
+        at = end + whole
+    if at > len(text):
+        # The last line went: so does the newline that ended the line before it.
+        return "".join(pieces).removesuffix("\n"), cuts
+    return "".join(pieces) + text[at:], cuts
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_words(data, offsets, kinds):  # type: ignore[no-untyped-def]
+    longest = 1
+    for d in range(len(offsets) - 1):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+    p = np.empty(longest, np.int32)
+    out = np.zeros(len(offsets) - 1, np.int64)
+    for d in range(len(out)):
+        n, i = decode(data, offsets[d], offsets[d + 1], p), 0
+        while i < n:
+            if kinds[p[i]] & SPACE:
+                i += 1
+                continue
+            out[d] += 1
+            i = unit_end(p, i, n, kinds)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _edge_lines(data, offsets, kinds, width):  # type: ignore[no-untyped-def]
+    """Hashes, bounds, and places (start, end, number among the lines that are not blank) of the edge lines."""
+    documents = len(offsets) - 1
+    longest = 1
+    for d in range(documents):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+    p = np.empty(longest, np.int32)
+    hashes, places = np.empty(2 * width * documents, np.uint64), np.empty((2 * width * documents, 3), np.int64)
+    bounds = np.zeros(documents + 1, np.int64)
+    tail_hashes, tail = np.empty(width, np.uint64), np.empty((width, 3), np.int64)
+    count = 0
+    for d in range(documents):
+        n = decode(data, offsets[d], offsets[d + 1], p)
+        found = line = at = 0
+        while at <= n:
+            end, first, last = line_bounds(p, at, n, kinds)
+            filled = False
+            for i in range(first, last):
+                if kinds[p[i]] & ALPHANUMERIC:
+                    filled = True
+                    break
+            if filled and found < width:
+                hashes[count], places[count] = word_key(p, first, last), np.array([at, end, line])
+                count += 1
+            elif filled:
+                slot = found % width
+                tail_hashes[slot], tail[slot] = word_key(p, first, last), np.array([at, end, line])
+            found += filled
+            line += first < last
+            at = end + 1
+        for k in range(max(found - width, width), found):
+            hashes[count], places[count] = tail_hashes[k % width], tail[k % width]
+            count += 1
+        bounds[d + 1] = count
+    return hashes[:count], bounds, places[:count]

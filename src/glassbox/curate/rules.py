@@ -1,13 +1,16 @@
 """Documents against rules: which rule, if any, condemns each document, with the value and the threshold."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glassbox.curate.code import extension
 from glassbox.curate.statistics import STATISTICS
-from glassbox.recipe.curation import Source
-from glassbox.recipe.rules import RULE_SETS
+from glassbox.recipe.rules import RULE_SETS, Rule
+from glassbox.recipe.sources import Source
 
 KEPT = "kept"
 
@@ -38,14 +41,44 @@ class Verdicts:
         self.value[new], self.threshold[new] = value[new], threshold
 
 
-def judge_statistics(verdicts: Verdicts, values: NDArray[np.float32], source: Source) -> None:
-    """values (documents, statistics) against the source's rule sets, in the order the recipe names them."""
-    for name in source.rules:
-        for rule in RULE_SETS[name]:
-            threshold = np.float32(source.thresholds.get(rule.name, rule.threshold))
-            column = values[:, STATISTICS.index(rule.statistic)]
-            fails = column < threshold if rule.bound == "min" else column > threshold
-            verdicts.drop(fails, name, rule.name, column, float(threshold))
+class Asked(NamedTuple):
+    """A rule that was asked about a document, and what it said."""
+
+    set: str
+    rule: str
+    statistic: str
+    value: float
+    """NaN where it is not known; the document passes then."""
+    threshold: float
+    passes: bool
+
+
+def judge_statistics(
+    verdicts: Verdicts, values: NDArray[np.float32], meta: Sequence[str], lang: NDArray[np.object_], source: Source
+) -> None:
+    """values (documents, statistics) against the source's rule sets, in the order the recipe names them.
+
+    meta: a JSON object for each document, of which the path matters here; lang: language codes, "" where none was asked
+    for. A rule whose statistic is not known (NaN) condemns nothing.
+    """
+    groups = _groups(values, meta, lang, source)
+    for name, rule, threshold in _rules(source):
+        column = values[:, STATISTICS.index(rule.statistic)]
+        fails = column < threshold if rule.bound == "min" else column > threshold
+        if rule.only or rule.but:
+            fails &= np.isin(groups[0], [k for k, group in enumerate(groups[1]) if rule.holds_for(*group)])
+        verdicts.drop(fails, name, rule.name, column, float(threshold))
+
+
+def explain_rules(values: NDArray[np.float32], meta: str, lang: str, source: Source) -> list[Asked]:
+    """Every rule of the source that holds for a document, in order, with its verdict; values (statistics,)."""
+    asked = []
+    for name, rule, threshold in _rules(source):
+        if rule.holds_for(lang, extension(meta)):
+            value = values[STATISTICS.index(rule.statistic)]
+            fails = value < threshold if rule.bound == "min" else value > threshold
+            asked.append(Asked(name, rule.name, rule.statistic, float(value), float(threshold), not fails))
+    return asked
 
 
 def judge_language(verdicts: Verdicts, lang: NDArray[np.object_], score: NDArray[np.float32], source: Source) -> None:
@@ -55,3 +88,19 @@ def judge_language(verdicts: Verdicts, lang: NDArray[np.object_], score: NDArray
         return
     verdicts.drop(~np.isin(lang, wanted.keep), "language", "language_unwanted", score, wanted.min_score)
     verdicts.drop(score < np.float32(wanted.min_score), "language", "language_min_score", score, wanted.min_score)
+
+
+def _rules(source: Source) -> Iterator[tuple[str, Rule, np.float32]]:
+    for name in source.rules:
+        for rule in RULE_SETS[name]:
+            yield name, rule, np.float32(source.thresholds.get(rule.name, rule.threshold))
+
+
+def _groups(
+    values: NDArray[np.float32], meta: Sequence[str], lang: NDArray[np.object_], source: Source
+) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+    """Each document's (language, extension) as a number, and what the numbers stand for."""
+    by_path = any(scope.startswith(".") for _, rule, _ in _rules(source) for scope in (*rule.only, *rule.but))
+    pairs = [(str(lang[i]), extension(meta[i]) if by_path else "") for i in range(len(values))]
+    numbers = {pair: k for k, pair in enumerate(dict.fromkeys(pairs))}
+    return np.array([numbers[pair] for pair in pairs], np.int64), list(numbers)

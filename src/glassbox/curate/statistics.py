@@ -7,6 +7,8 @@ characters are those of the whole text, the most frequent n-gram is joined by sp
 duplicate n-grams are found by a walk that jumps over what it has counted.
 """
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from glassbox.curate.characters import ALPHANUMERIC, LETTER, SPACE, character_tables, decode, mix, utf8_buffer
+from glassbox.curate.edits import Cut
 
 KERNEL_STATISTICS = (
     "characters",
@@ -66,8 +69,14 @@ GENERATED = (
 HEAD = r"^(?:[^\n]*\n){0,4}[^\n]*"
 
 
-def statistics(text: pa.Array) -> NDArray[np.float32]:
-    """(documents,) large_string without nulls -> (documents, len(STATISTICS)) float32."""
+def statistics(
+    text: pa.Array, meta: Sequence[str] = (), cuts: Sequence[list[Cut]] = (), sets: Sequence[str] | None = None
+) -> NDArray[np.float32]:
+    """(documents,) large_string without nulls -> (documents, len(STATISTICS)) float32.
+
+    meta: each document's column `meta`; cuts: what its cleaning cut; sets: the rule sets whose statistics are wanted,
+    by default all. What cannot be known without them, and what no wanted set asks for, is NaN.
+    """
     data, offsets = utf8_buffer(text)
     out = np.zeros((len(text), len(STATISTICS)), np.float32)
     kinds, lower = character_tables()

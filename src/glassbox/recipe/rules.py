@@ -16,6 +16,15 @@ class Rule:
     statistic: str
     bound: Literal["min", "max"]
     threshold: float
+    only: tuple[str, ...] = ()
+    """Language codes ("zh"; "" where none was asked for) or file extensions (".py") it is asked of; default all."""
+    but: tuple[str, ...] = ()
+    """Language codes or file extensions it is not asked of."""
+
+    def holds_for(self, language: str, extension: str) -> bool:
+        """Whether it is asked of a document in that language whose path has that extension."""
+        scopes = (language, extension)
+        return (not self.only or any(one in self.only for one in scopes)) and not any(one in self.but for one in scopes)
 
 
 def _rules(prefix: str, *rows: tuple[str, Literal["min", "max"], float]) -> tuple[Rule, ...]:
@@ -100,10 +109,18 @@ LINE_RULES: tuple[str, ...] = (
     "javascript",
     "policy",
     "terminal",
+    "terminal_tfds",
     "few_words",
+    "few_words_5",
+    "citations",
     "upper_case",
     "digits",
     "counter",
+    "one_word",
+    "cart",
+    "read_more",
+    "sign_in",
+    "prompt",
     "bare_path",
 )
-"""Rules that drop single lines of a document (`curate/lines.py`)."""
+"""Rules that cut single lines, or parts of lines, of a document (`curate/line_kernel.py`)."""
