@@ -1,64 +1,172 @@
-"""Decontamination: documents that hold a word n-gram of an evaluation problem.
+"""Decontamination: documents that hold word n-grams of evaluation problems.
 
-After GPT-3 (arXiv:2005.14165, appendix C): any 13-gram in common is a hit. Both the question and the written-out
-solution of each held-out problem are looked for. A text of fewer words than an n-gram is looked for whole if it has at
-least eight; a shorter one ("What is 2 + 3?") cannot be told from ordinary prose and is counted instead.
+After GPT-3 (arXiv:2005.14165, app. C): any 13-gram in common is a hit; and Tülu 3 (arXiv:2411.15124, 3.2): a document
+that covers more than half of a problem's words by common 8-grams is one. Every document is held against all problems at
+once: no index is asked that returns a limited number of matches. Each text of a problem (question, solution) is looked
+for on its own. A text of fewer words than an n-gram is looked for whole if it has at least eight; a shorter one is
+counted instead.
 """
 
-import json
-from collections import defaultdict
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.words import gram_hashes, word_hashes
+from glassbox.curate.characters import mix, utf8_buffer
+from glassbox.curate.evaluations import Evaluations, GramTable, SetFacts, read_evaluations
+from glassbox.curate.words import BASE, read_words, word_characters, word_hashes
+from glassbox.recipe.duplicates import Decontaminate
 
-FEWEST_WORDS = 8
+__all__ = ["Evaluations", "Hit", "SetFacts", "evaluations", "hits", "stretches"]
 
-
-@dataclass(frozen=True)
-class ProblemGrams:
-    """The n-grams of all evaluation problems: for each length in words, sorted hashes and the problem of each."""
-
-    ids: tuple[str, ...]
-    grams: dict[int, tuple[NDArray[np.uint64], NDArray[np.int64]]]
-    too_short: int
-    """Questions and solutions of fewer than eight words, which are not looked for."""
+SHORTEST_PIECE = 200
+"""Characters; a shorter piece between two cuts goes too (GPT-3)."""
+MOST_PIECES = 10
+"""A document that cuts would split into more pieces goes (GPT-3)."""
 
 
-def problem_grams(folder: Path, size: int) -> ProblemGrams:
-    """Read `held_out.jsonl` of a problems artefact."""
-    with (folder / "held_out.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
-    texts = [(number, row[key]) for number, row in enumerate(rows) for key in ("question", "solution") if row.get(key)]
-    words, bounds = word_hashes(pa.array([text for _, text in texts], pa.large_string()))
-    found: dict[int, list[tuple[NDArray[np.uint64], int]]] = defaultdict(list)
-    too_short = 0
-    for k, (number, _) in enumerate(texts):
-        count = int(bounds[k + 1] - bounds[k])
-        if count < min(size, FEWEST_WORDS):
-            too_short += 1
-            continue
-        grams, _ = gram_hashes(words, bounds[k : k + 2], min(size, count))
-        found[min(size, count)].append((grams, number))
-    tables = {}
-    for length, parts in sorted(found.items()):
-        hashes = np.concatenate([grams for grams, _ in parts])
-        owners = np.concatenate([np.full(len(grams), number) for grams, number in parts])
-        unique, first = np.unique(hashes, return_index=True)
-        tables[length] = (unique, owners[first])
-    return ProblemGrams(tuple(str(row["id"]) for row in rows), tables, too_short)
+class Hit(NamedTuple):
+    """A stretch of a document that stands in an evaluation problem."""
+
+    set: str
+    item: str
+    share: float
+    """Share of the words of the problem's text that lie in n-grams the document holds, anywhere in it."""
+    start: int
+    """Where the stretch begins in the document, in characters."""
+    end: int
 
 
-def problem_hits(words: NDArray[np.uint64], bounds: NDArray[np.int64], problems: ProblemGrams) -> list[list[int]]:
-    """For each document the problems (by number) whose n-grams it holds, one entry for each n-gram found."""
-    hits: list[list[int]] = [[] for _ in range(len(bounds) - 1)]
-    for length, (table, owners) in problems.grams.items():
-        grams, places = gram_hashes(words, bounds, length)
-        at = np.minimum(np.searchsorted(table, grams), len(table) - 1)
-        for place in np.flatnonzero(table[at] == grams):
-            hits[int(np.searchsorted(places, place, "right")) - 1].append(int(owners[at[place]]))
-    return hits
+def evaluations(settings: Decontaminate, problems: Path | None) -> Evaluations:
+    """The n-grams to look for: the recipe's sets, and the held-out problems in the folder of a problems stage."""
+    return read_evaluations(settings, problems)
+
+
+def hits(texts: pa.Array, known: Evaluations) -> list[list[Hit]]:
+    """(documents,) large_string -> for each document its matches with problems of which it holds more than
+    `Decontaminate.share`, problem by problem, in order of place."""
+    data, offsets = utf8_buffer(texts)
+    found: list[list[Hit]] = [[] for _ in range(len(texts))]
+    if not known.tables:
+        return found
+    words, bounds = word_hashes(texts)
+    matches = []
+    for table in known.tables:
+        places, grams = _probe(words, bounds, table.length, table.hashes, table.seen, table.shift)
+        if len(places):
+            matches += _covered(places, grams, bounds, table, known)
+    for document, of_document in itertools.groupby(sorted(matches), key=lambda match: match[0]):
+        starts, ends = _places(data[offsets[document] : offsets[document + 1]], bounds[document + 1] - bounds[document])
+        for _, text, first, last, share in of_document:
+            stretch = int(starts[first - bounds[document]]), int(ends[last - bounds[document]])
+            found[document].append(Hit(*known.names[text], share, *stretch))
+    return found
+
+
+def stretches(length: int, matches: Sequence[tuple[int, int]], around: int) -> list[tuple[int, int]] | None:
+    """What to cut out of a document of `length` characters: the matches [start, end) with `around` characters on either
+    side, and pieces of fewer than 200 characters left between them. None if the document is to go: it would be split into
+    more than ten pieces, or nothing is left."""
+    cuts: list[tuple[int, int]] = []
+    pieces = 0
+    at = 0
+    for start, end in [
+        *sorted((max(start - around, 0), min(end + around, length)) for start, end in matches),
+        (length, length),
+    ]:
+        if start - at >= SHORTEST_PIECE:
+            pieces += 1
+        else:
+            start = min(start, at)
+        if cuts and start <= cuts[-1][1]:
+            cuts[-1] = (cuts[-1][0], max(cuts[-1][1], end))
+        elif end > start:
+            cuts.append((start, end))
+        at = max(at, end)
+    return cuts if 0 < pieces <= MOST_PIECES else None
+
+
+def _places(data: NDArray[np.uint8], words: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each word of a text begins and ends, in characters."""
+    starts, ends = np.empty(words, np.int64), np.empty(words, np.int64)
+    read_words(data, 0, len(data), word_characters(), np.empty(words, np.uint64), starts, ends)
+    before = np.append(0, np.cumsum((data & 0xC0) != 0x80))
+    return before[starts], before[ends]
+
+
+def _covered(
+    places: NDArray[np.int64],
+    grams: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    table: GramTable,
+    known: Evaluations,
+) -> list[tuple[int, int, int, int, float]]:
+    """(document, text, first and last word of the batch, share) of every match, where the text's share is high enough."""
+    counts = table.starts[grams + 1] - table.starts[grams]
+    rows = np.repeat(table.starts[grams] - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
+    texts, words, at = table.texts[rows], table.words[rows], np.repeat(places, counts)
+    documents = np.searchsorted(bounds, at, "right") - 1
+    order = np.lexsort((words, texts, documents))
+    group = np.append(0, np.cumsum((np.diff(documents[order]) != 0) | (np.diff(texts[order]) != 0)))
+    # Words that n-grams beginning at these words cover: each adds as many as lie beyond the one before.
+    step = np.append(table.length, np.minimum(np.diff(words[order]), table.length))
+    step[np.append(0, np.flatnonzero(np.diff(group)) + 1)] = table.length
+    heads = order[np.flatnonzero(np.diff(group, prepend=-1))]
+    share = np.bincount(group, step) / known.lengths[texts[heads]]
+    found = []
+    order = np.lexsort((at, texts, documents))
+    edges = np.flatnonzero(np.diff(group, prepend=-1, append=len(heads)))
+    for k in np.flatnonzero(share > known.share):
+        mine = at[order[edges[k] : edges[k + 1]]]
+        # Where the next n-gram begins beyond the end of the one before, a new stretch begins.
+        breaks = np.flatnonzero(np.diff(mine) > table.length) + 1
+        for stretch in np.split(mine, breaks):
+            last = int(stretch[-1]) + table.length - 1
+            found.append((int(documents[heads[k]]), int(texts[heads[k]]), int(stretch[0]), last, float(share[k])))
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _find(hashes, value) -> int:  # type: ignore[no-untyped-def]
+    low, high = 0, len(hashes)
+    while low < high:
+        middle = (low + high) // 2
+        if hashes[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(hashes) and hashes[low] == value else -1
+
+
+@numba.njit(nogil=True, cache=True)
+def _probe(words, bounds, length, hashes, seen, shift):  # type: ignore[no-untyped-def]
+    """Words at which an n-gram of the table begins, and its number in the table."""
+    power = np.uint64(1)
+    for _ in range(length):
+        power *= BASE
+    places, grams = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    count = 0
+    for d in range(len(bounds) - 1):
+        value = np.uint64(0)
+        for i in range(bounds[d], bounds[d + 1]):
+            value = value * BASE + words[i]
+            first = i - length + 1
+            if first < bounds[d]:
+                continue
+            if first > bounds[d]:
+                value -= words[first - 1] * power
+            gram = mix(value + np.uint64(length) * power)
+            bit = gram >> np.uint64(shift)
+            if seen[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1:
+                number = _find(hashes, gram)
+                if number >= 0:
+                    if count == len(places):
+                        places, grams = np.append(places, places), np.append(grams, grams)
+                    places[count], grams[count] = first, number
+                    count += 1
+    return places[:count], grams[:count]

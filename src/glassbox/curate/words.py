@@ -1,7 +1,8 @@
 """Words and their n-grams as hashes, for near duplicates, passages and decontamination: no strings are made.
 
-A word is a run of letters and digits, lower-cased; each Han or Kana character is a word of its own. In code a word is a
-run of letters, digits and _, case kept (The Stack).
+A word is a run of letters and digits, lower-cased; where a script puts no spaces between words (Han, Kana, Thai, Lao,
+Tibetan, Burmese, Khmer), each letter is a word of its own. In code a word is a run of letters, digits and _, case kept
+(The Stack).
 """
 
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import ALPHANUMERIC, IDEOGRAPH, character_tables, mix, utf8_buffer
+from glassbox.curate.characters import ALPHANUMERIC, UNSPACED, character_tables, mix, utf8_buffer
 
 SINGLE = 1 << 30
 """Bit of `word_characters` that marks a character which is a word of its own."""
@@ -26,8 +27,7 @@ def word_characters(unit: Literal["words", "code"] = "words") -> NDArray[np.int3
     """For every code point: 0 if it separates words, else the code point that is hashed, and SINGLE."""
     kinds, lower = character_tables()
     points = lower if unit == "words" else np.arange(len(lower), dtype=np.int32)
-    out = np.where(kinds & ALPHANUMERIC, points, 0) | np.where(kinds & IDEOGRAPH, SINGLE, 0)
-    out[(kinds & ALPHANUMERIC) == 0] = 0
+    out = np.where(kinds & ALPHANUMERIC, points | np.where(kinds & UNSPACED, SINGLE, 0), 0)
     if unit == "code":
         out[ord("_")] = ord("_")
     return out.astype(np.int32)

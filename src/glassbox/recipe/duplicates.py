@@ -1,10 +1,15 @@
 """Settings of what is decided between documents: duplicates, repeated passages, evaluation sets."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from glassbox.errors import RequestError
 from glassbox.recipe.base import Settings
+
+EVALUATION_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz")
+"""What a folder of evaluation problems is searched for."""
 
 
 class NearDuplicates(Settings):
@@ -82,7 +87,25 @@ class EvaluationSet(Settings):
     path: str
     """JSON lines (.jsonl, .jsonl.gz), Parquet, or text (one problem a line); a file, a folder or a pattern."""
     fields: tuple[str, ...] = ("question",)
-    """Fields whose texts are looked for, each on its own."""
+    """Fields whose texts are looked for, each on its own (a list of texts as one)."""
+
+    def files(self) -> list[Path]:
+        """The set's files, sorted. Raises RequestError if there is none."""
+        path = Path(self.path).expanduser()
+        if any(letter in self.path for letter in "*?["):
+            anchor = Path(path.anchor)
+            found = [one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file()]
+        elif path.is_dir():
+            found = [one for one in path.rglob("*") if one.name.endswith(EVALUATION_ENDINGS) and one.is_file()]
+        else:
+            found = [path] if path.is_file() else []
+        found = [one for one in found if one.name.endswith(EVALUATION_ENDINGS)]
+        if not found:
+            raise RequestError(
+                f"evaluation set '{self.name}': {self.path} holds no {', '.join(EVALUATION_ENDINGS)} file; set its path to"
+                " the evaluation's problems"
+            )
+        return sorted(found)
 
 
 class Decontaminate(Settings):
