@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from glassbox import cli
+from glassbox.cli.arguments import shipped
 from tests.tiny import write_tiny
 
 
@@ -62,7 +63,7 @@ def test_plan_schema_recipes_and_init(
     assert "quickstart" in {row["recipe"] for row in json.loads(out)}
     code, _, _ = call(monkeypatch, capsys, "init", "mine.yaml")
     assert code == 0
-    assert (tmp_path / "mine.yaml").read_text() == (cli.shipped() / "quickstart.yaml").read_text()
+    assert (tmp_path / "mine.yaml").read_text() == (shipped() / "quickstart.yaml").read_text()
     code, _, err = call(monkeypatch, capsys, "init", "mine.yaml")
     assert (code, "exists already" in err) == (2, True)
     code, out, _ = call(monkeypatch, capsys, "run", "mine.yaml", "--dry-run", "--json")

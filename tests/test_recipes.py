@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import glassbox.align.dpo
-from glassbox.cli import recipe_path, shipped
+from glassbox.cli.arguments import recipe_path, shipped
 from glassbox.interchange.stage import check
 from glassbox.ledger.runner import Selection, execute
 from glassbox.ledger.workspace import read_metrics

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glassbox.cli import shipped
+from glassbox.cli.arguments import shipped
 from glassbox.model.families import Sizes, family_of, from_config, to_config
 from glassbox.recipe.loading import load_recipe
 

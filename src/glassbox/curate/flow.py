@@ -1,243 +1,107 @@
-"""The dataflow on Daft: `ingest` turns a source's files into texts, `judge` measures and fingerprints every text.
+"""The dataflow on Daft: a step of curation done to every part of the corpus by worker processes.
 
-Daft streams batches from our readers through the functions below on a pool of threads and keeps their order, so that
-what comes out does not depend on how many threads there are. The numba kernels release the interpreter's lock.
+The processes are this machine's or, with the runner ray, those of a cluster whose machines see the same folders. What a
+step gives does not depend on how many there are: a part's result is a function of the part, and waits on disk under
+the part's number.
 """
 
-import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Daft reports its use to its makers and draws progress bars unless told otherwise before it is imported.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+import orjson
 
-import daft
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from daft import DataType, Series
-from daft.io.source import DataSource, DataSourceTask
-from daft.recordbatch import RecordBatch
+from glassbox.errors import GlassboxError, RequestError
+from glassbox.recipe.curation import Engine
 
-from glassbox.curate import contamination, duplicates, extract, language, lines, readers
-from glassbox.curate.statistics import statistics
-from glassbox.curate.words import gram_hashes, word_hashes
-from glassbox.recipe.curation import NearDuplicates, Source
-from glassbox.recipe.files import InputFile
+WORKER_BYTES = 700_000_000
+"""Memory that a worker needs: libraries, tables, and some batches of documents."""
 
-ROWS = 256
-"""Documents a function is called with at a time."""
-INGESTED = pa.schema(
-    [
-        ("id", pa.large_string()),
-        ("origin", pa.large_string()),
-        ("offset", pa.int64()),
-        ("url", pa.large_string()),
-        ("stored_bytes", pa.int64()),
-        ("text", pa.large_string()),
-        ("skipped", pa.large_string()),
-    ]
-)
+Work = Callable[[Path, int], None]
+"""A step done to one part: (staging folder, part number)."""
 
 
-@dataclass
-class _Batches(DataSource):
-    """A Daft source over a function that yields Arrow batches; remembers the error that ended it."""
-
-    batches: Any
-    arrow_schema: pa.Schema
-    error: list[Exception] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return "glassbox"
-
-    @property
-    def schema(self) -> daft.Schema:
-        return daft.Schema.from_pyarrow_schema(self.arrow_schema)
-
-    async def get_tasks(self, pushdowns: Any) -> AsyncIterator[DataSourceTask]:
-        yield _Task(self)
+def worker_count(engine: Engine, parts: int) -> int:
+    """Workers that the parts can use and the memory allows; at least one."""
+    return max(1, min(engine.workers, parts, engine.memory // WORKER_BYTES))
 
 
-@dataclass
-class _Task(DataSourceTask):
-    source: _Batches
+def each(work: Work, folder: Path, numbers: Sequence[int], engine: Engine) -> Iterator[int]:
+    """Do `work` to the parts `numbers`; yields each part's number when it is done, in any order.
 
-    @property
-    def schema(self) -> daft.Schema:
-        return self.source.schema
+    A GlassboxError of the work is raised here as it is. One worker of this machine is this very process.
+    """
+    workers = worker_count(engine, len(numbers))
+    if engine.runner == "local" and workers == 1:
+        for number in numbers:
+            work(folder, number)
+            yield number
+        return
+    for row in _rows(work, folder, numbers, engine, workers):
+        done = orjson.loads(row)
+        if "error" in done:
+            raise {"RequestError": RequestError}.get(done["kind"], GlassboxError)(done["error"])
+        yield done["part"]
 
-    async def read(self) -> AsyncIterator[RecordBatch]:
-        try:
-            for batch in self.source.batches():
-                yield RecordBatch.from_arrow_record_batches([batch], self.source.arrow_schema)
-        except Exception as error:
-            # Daft wraps it, or even takes it for the end of the data; `_stream` raises it as it is.
-            self.source.error.append(error)
-            raise
 
+def _rows(work: Work, folder: Path, numbers: Sequence[int], engine: Engine, workers: int) -> Iterator[str]:
+    # Daft reports its use to its makers and draws progress bars unless told otherwise before it is imported.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+    import daft
 
-@cache
-def use_threads(workers: int) -> None:
-    """Let Daft use so many threads. It can be told once in a process; the results do not depend on it."""
     # An error in a node is raised to us; Daft's own note of it would stand beside our sentence.
     logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
-    if daft.runners._get_runner() is None:
-        daft.set_runner_native(num_threads=workers)
+    _use(engine)
+
+    class Worker:
+        def __init__(self) -> None:
+            # Workers share the machine: a library's own pool of threads in each of them would only get in the way.
+            for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+                os.environ[name] = "1"
+
+        @daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)
+        def do(self, parts: daft.Series) -> Any:
+            return [_done(work, folder, part) for part in parts.to_pylist()]
+
+    local = engine.runner == "local"
+    worker = daft.cls(Worker, max_concurrency=workers, use_process=local)()
+    frame = daft.from_pydict({"part": list(numbers)})
+    if not local:
+        frame = frame.into_partitions(len(numbers))
+    for batch in frame.select(worker.do(frame["part"]).alias("row")).to_arrow_iter(results_buffer_size=workers):
+        yield from batch.column("row").to_pylist()
 
 
-def ingest(source: Source, files: list[InputFile]) -> Iterator[pa.RecordBatch]:
-    """A source's documents as INGESTED batches in reading order; `skipped` says why a row has no text."""
-    scan = _Batches(lambda: readers.batches(readers.read(source, files)), readers.RAW_SCHEMA)
-    python = source.format == "code"
-
-    @daft.func.batch(
-        return_dtype=DataType.struct(
-            {"id": DataType.string(), "text": DataType.string(), "problem": DataType.string()}
-        ),
-        unnest=True,
-        batch_size=ROWS,
-    )
-    def to_text(origin: Series, offset: Series, payload: Series, charset: Series, markup: Series, skip: Series) -> Any:
-        rows = zip(*(column.to_pylist() for column in (origin, offset, payload, charset, markup, skip)), strict=True)
-        out: list[tuple[str, str | None, str]] = []
-        for name, start, data, declared, html, reason in rows:
-            text = None if reason else _text(data, declared, html, python and name.endswith((".py", ".pyi")))
-            problem = reason or ("" if text is not None else "binary, or in no known encoding")
-            out.append((document_id(source.name, name, start), text, problem))
-        return _struct(out, {"id": pa.large_string(), "text": pa.large_string(), "problem": pa.large_string()})
-
-    frame = scan.read()
-    columns = ("origin", "offset", "payload", "charset", "markup", "skipped")
-    frame = frame.select(
-        to_text(*(frame[name] for name in columns)),
-        frame["origin"],
-        frame["offset"],
-        frame["url"],
-        frame["payload"].length().cast(DataType.int64()).alias("stored_bytes"),
-    ).select("id", "origin", "offset", "url", "stored_bytes", "text", daft.col("problem").alias("skipped"))
-    yield from _stream(frame, scan)
-
-
-@dataclass(frozen=True)
-class Judging:
-    """What `judge` does to each text of a source."""
-
-    source: Source
-    common_lines: frozenset[int]
-    near: NearDuplicates | None
-    problems: contamination.ProblemGrams | None
-
-
-def judge(path: Path, task: Judging) -> Iterator[pa.RecordBatch]:
-    """The texts of a Parquet file of INGESTED rows, in order, with what later steps need beside them.
-
-    Columns added: text with lines cut, `cut` (lines cut at the edges and by each line rule), `lang`, `lang_score`,
-    `statistics` (float32 list), `content` (16 bytes), `signature` (uint32 list), `hits` (problem numbers).
-    """
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(path) as table:
-            yield from table.iter_batches(ROWS)
-
-    scan = _Batches(batches, INGESTED)
-    text_and_cuts = DataType.struct({"text": DataType.string(), "cut": DataType.list(DataType.int32())})
-    languages = DataType.struct({"lang": DataType.string(), "lang_score": DataType.float32()})
-    prints = DataType.struct(
-        {
-            "content": DataType.binary(),
-            "signature": DataType.list(DataType.uint32()),
-            "hits": DataType.list(DataType.int64()),
-        }
-    )
-
-    @daft.func.batch(return_dtype=text_and_cuts, unnest=True, batch_size=ROWS)
-    def cut(text: Series) -> Any:
-        types = {"text": pa.large_string(), "cut": pa.large_list(pa.int32())}
-        return _struct([_cut(one, task) for one in text.to_pylist()], types)
-
-    @daft.func.batch(return_dtype=languages, unnest=True, batch_size=ROWS)
-    def identify(text: Series) -> Any:
-        asked = task.source.format != "code"
-        rows = [language.identify(one) if asked else ("", 0.0) for one in text.to_pylist()]
-        return _struct(rows, {"lang": pa.large_string(), "lang_score": pa.float32()})
-
-    @daft.func.batch(return_dtype=DataType.list(DataType.float32()), batch_size=ROWS)
-    def measure(text: Series) -> Any:
-        return _lists(statistics(_strings(text)))
-
-    @daft.func.batch(return_dtype=prints, unnest=True, batch_size=ROWS)
-    def fingerprint(text: Series) -> Any:
-        return _fingerprints(_strings(text), task)
-
-    frame = scan.read()
-    rest = [daft.col(name) for name in INGESTED.names if name not in ("text", "skipped")]
-    frame = frame.select(*rest, cut(frame["text"]))
-    frame = frame.select("*", identify(frame["text"]), measure(frame["text"]).alias("statistics"))
-    frame = frame.select("*", fingerprint(frame["text"]))
-    yield from _stream(frame, scan)
-
-
-def document_id(source: str, origin: str, offset: int) -> str:
-    """32 hex digits that name a document for good: a hash of where it was read, never of its text."""
-    return hashlib.blake2b(f"{source}\0{origin}\0{offset}".encode(), digest_size=16).hexdigest()
-
-
-def _stream(frame: daft.DataFrame, scan: _Batches) -> Iterator[pa.RecordBatch]:
+def _done(work: Work, folder: Path, part: int) -> str:
+    """The part's number, or the error that is ours to tell, as JSON: exceptions lose their class on the way."""
     try:
-        yield from frame.to_arrow_iter(results_buffer_size=2)
-    except Exception:
-        if scan.error:
-            raise scan.error[0] from None
-        raise
-    if scan.error:
-        raise scan.error[0]
+        work(folder, part)
+    except GlassboxError as error:
+        return orjson.dumps({"error": str(error), "kind": type(error).__name__}).decode()
+    return orjson.dumps({"part": part}).decode()
 
 
-def _text(data: bytes, declared: str, markup: bool, python: bool) -> str | None:
-    text = extract.decode_code(data, True) if python else extract.decode(data, declared, markup)
-    if text is None:
-        return None
-    return extract.page_text(text) if markup else extract.plain_text(text)
+def _use(engine: Engine) -> None:
+    """Daft can be told its runner once in a process."""
+    import daft
 
-
-def _cut(text: str, task: Judging) -> tuple[str, list[int]]:
-    edges = task.source.edge_lines
-    text, at_edges = lines.cut_edges(text, edges.lines, task.common_lines) if edges else (text, 0)
-    text, by_rule = lines.cut_lines(text, task.source.lines) if task.source.lines else (text, [])
-    return text, [at_edges, *by_rule]
-
-
-def _fingerprints(text: pa.Array, task: Judging) -> pa.StructArray:
-    words, bounds = word_hashes(text)
-    signature = np.empty((len(text), 0), np.uint32)
-    if task.near:
-        signature = duplicates.signatures(*gram_hashes(words, bounds, task.near.ngram), task.near.permutations)
-    hits = contamination.problem_hits(words, bounds, task.problems) if task.problems else [[]] * len(text)
-    content = pa.array([duplicates.content_key(one) for one in text.to_pylist()], pa.large_binary())
-    fields = [content, _lists(signature), pa.array(hits, pa.large_list(pa.int64()))]
-    return pa.StructArray.from_arrays(fields, ["content", "signature", "hits"])
-
-
-def _strings(text: Series) -> pa.Array:
-    array = text.to_arrow()
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _lists(rows: np.ndarray) -> pa.Array:
-    """(n, k) -> n lists of k."""
-    offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
-    return pa.LargeListArray.from_arrays(offsets, rows.reshape(-1))
-
-
-def _struct(rows: list[Any], types: dict[str, pa.DataType]) -> pa.StructArray:
-    columns = zip(*rows, strict=True) if rows else ([] for _ in types)
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
-    return pa.StructArray.from_arrays(arrays, list(types))
+    current = daft.runners._get_runner()
+    if engine.runner == "local":
+        if current is None:
+            daft.set_runner_native()
+        elif current.name != "native":
+            raise RequestError("one process cannot curate on Ray and then locally; give all stages the same runner")
+        return
+    if find_spec("ray") is None:
+        raise RequestError("engine.runner: ray needs the Ray library: pip install 'glassbox-llm[cluster]'")
+    if current is None:
+        try:
+            daft.set_runner_ray(address=engine.address or None)
+        except ConnectionError as error:
+            raise RequestError(f"no Ray cluster answers at '{engine.address}': {error}") from error
+    elif current.name != "ray":
+        raise RequestError("one process cannot curate locally and then on Ray; give all stages the same runner")

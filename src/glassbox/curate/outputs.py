@@ -1,65 +1,250 @@
-"""What the stage curate leaves: documents, dropped documents, and the reports about them."""
+"""Pass 4: what the stage leaves. Documents, dropped documents, samples, the sheet for human checks, the funnel."""
 
+import csv
 import heapq
+import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from glassbox.curate.contamination import ProblemGrams
-from glassbox.curate.corpus import DOCUMENT, Corpus
-from glassbox.curate.rules import KEPT, Verdicts
-from glassbox.ledger.workspace import Workspace
-from glassbox.ledger.writing import atomic_path, write_json
-from glassbox.recipe.curation import CurateStage, Source
+from glassbox.curate import staging
+from glassbox.curate.documents import DOCUMENT, DROPPED, MEASURED
+from glassbox.curate.staging import Staging
+from glassbox.curate.statistics import STATISTICS, statistics
+from glassbox.curate.together import Decisions, without
+from glassbox.ledger.writing import atomic_open, atomic_path, write_json
+from glassbox.recipe.sources import Source
 
-DROPPED = pa.schema(
-    [
-        *DOCUMENT,
-        ("stage", pa.string()),
-        ("rule", pa.string()),
-        ("value", pa.float32()),
-        ("threshold", pa.float32()),
-        ("other", pa.string()),
-    ]
-)
-"""Columns of `dropped/*.parquet`: of a duplicate, `other` is the id of the document that stayed; of a contaminated
-document, the id of a problem it holds."""
-FILE_BYTES = 256_000_000
-"""Bytes of text after which the next Parquet file is started."""
 SAMPLE_CHARACTERS = 1200
+SHEET_CHARACTERS = 2000
 BYTES_PER_TOKEN = 4
 """For the funnel's rough token counts; true counts come with a tokenizer."""
+SHEET = ("id", "source", "text", "verdict", "note")
+"""Columns of the sheet for human checks; `verdict` (keep or drop) is filled in without knowing the machine's."""
 
 
-def funnel(config: CurateStage, corpus: Corpus, verdicts: Verdicts, decontaminated: bool) -> list[dict[str, Any]]:
+def hand_out(stage: Staging, decisions: Decisions) -> None:
+    """Leave each part's final verdicts where its writer finds them: `final-N.json`."""
+    table = decisions.table
+    repeated = table.other[(table.other >= 0) & ~table.kept()]
+    duplicates = np.bincount(repeated, minlength=len(table)) if len(repeated) else np.zeros(len(table), np.int64)
+    repeats = (table.other >= 0) & ~table.kept()
+    for number in range(len(stage.parts)):
+        rows = table.rows(number)
+        here = np.flatnonzero(repeats[rows])
+        others = {str(row): table["id"][table.other[row + rows.start]].decode() for row in here.tolist()}
+        others |= {str(row - rows.start): name for row, name in decisions.held.items() if rows.start <= row < rows.stop}
+        passages = {
+            str(row - rows.start): found for row, found in decisions.passages.items() if rows.start <= row < rows.stop
+        }
+        facts = {
+            "verdicts": [table.names[code] for code in table["code"][rows].tolist()],
+            "value": table["value"][rows].tolist(),
+            "threshold": table["threshold"][rows].tolist(),
+            "copies": decisions.copies[rows].tolist() if decisions.copies is not None else None,
+            "duplicates": duplicates[rows].tolist(),
+            "others": others,
+            "passages": passages,
+        }
+        staging.write_facts(stage.path("final", number, "json"), facts)
+
+
+def write_part(folder: Path, number: int) -> None:
+    """Split a part's texts into `documents/` and `dropped/` of the stage's folder, and leave `written-N.json`."""
+    stage = staging.load(folder)
+    final = json.loads(stage.path("final", number, "json").read_bytes())
+    samples = _Samples(stage.config.samples, stage.config.sheet)
+    place = 0
+    with (
+        pq.ParquetFile(stage.path("judged", number, "parquet")) as table,
+        writer(output(stage, "documents", number), DOCUMENT) as kept,
+        writer(output(stage, "dropped", number), DROPPED) as dropped,
+    ):
+        for batch in table.iter_batches(1024):
+            rows = range(place, place + len(batch))
+            verdicts = final["verdicts"][rows.start : rows.stop]
+            batch = _finished(batch, rows, final)
+            stays = pa.array([step == "kept" for step, _ in verdicts])
+            columns = [
+                *batch.columns,
+                pa.array([step for step, _ in verdicts], pa.string()),
+                pa.array([rule for _, rule in verdicts], pa.string()),
+                pa.array(final["value"][rows.start : rows.stop], pa.float32()),
+                pa.array(final["threshold"][rows.start : rows.stop], pa.float32()),
+                pa.array([final["others"].get(str(row)) for row in rows], pa.string()),
+            ]
+            both = pa.RecordBatch.from_arrays(columns, schema=DROPPED)
+            gone = both.filter(pc.invert(stays))
+            kept.write_batch(batch.filter(stays))
+            dropped.write_batch(gone)
+            samples.take(batch.filter(stays), gone)
+            place += len(batch)
+    staging.write_facts(stage.path("written", number, "json"), samples.found())
+
+
+def output(stage: Staging, name: str, number: int) -> Path:
+    """`documents/` or `dropped/` of the stage's own folder; the staging folder lies two levels below it."""
+    return stage.folder.parent.parent / name / f"{name}-{number:06d}.parquet"
+
+
+@contextmanager
+def writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file that appears whole, or not at all."""
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as opened:
+        yield opened
+
+
+def _finished(batch: pa.RecordBatch, rows: range, final: dict[str, Any]) -> pa.RecordBatch:
+    """The documents with copies, duplicates, and passages that stand elsewhere cut out."""
+    columns = {name: batch[name] for name in DOCUMENT.names}
+    columns["duplicates"] = pa.array(final["duplicates"][rows.start : rows.stop], pa.int32())
+    if final["copies"] is not None:
+        columns["copies"] = pa.array(final["copies"][rows.start : rows.stop], pa.int32())
+    touched = [row - rows.start for row in rows if str(row) in final["passages"]]
+    if touched:
+        texts, cuts = columns["text"].to_pylist(), columns["cuts"].to_pylist()
+        for row in touched:
+            passages = final["passages"][str(row + rows.start)]
+            cuts[row] = [*(cuts[row] or []), *(_passage(texts[row], *one) for one in sorted(passages))]
+            texts[row] = without(texts[row], passages)
+        columns["text"] = pa.array(texts, pa.large_string())
+        columns["cuts"] = pa.array(cuts, DOCUMENT.field("cuts").type)
+        values = statistics(columns["text"])
+        columns["n_chars"] = pa.array(values[:, 0].astype(np.int64))
+        columns["n_words"] = pa.array(values[:, 1].astype(np.int64))
+        for name in MEASURED:
+            columns[name] = pa.array(values[:, STATISTICS.index(name)], pa.float32())
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=DOCUMENT)
+
+
+def _passage(text: str, start: int, end: int, step: str) -> dict[str, Any]:
+    """A stretch of the text as a cut; it may span lines."""
+    head = text.rfind("\n", 0, start) + 1
+    line = sum(1 for one in text[:head].split("\n") if one.strip())
+    return {"step": step, "line": line, "column": start - head, "rule": "passage", "text": text[start:end]}
+
+
+class _Samples:
+    """Of kept documents by source and of dropped ones by rule those with the smallest ids: as good as drawn at random,
+    the same in every run, and easy to put together from parts."""
+
+    def __init__(self, count: int, sheet: int) -> None:
+        self.count, self.sheet = count, sheet
+        self.kept: dict[str, list[dict[str, Any]]] = {}
+        self.dropped: dict[str, list[dict[str, Any]]] = {}
+        self.drawn: dict[str, list[dict[str, Any]]] = {}
+
+    def take(self, kept: pa.RecordBatch, dropped: pa.RecordBatch) -> None:
+        _sample(self.kept, kept, "source", self.count)
+        _sample(self.dropped, dropped, "rule", self.count)
+        _sample(self.drawn, kept, None, (self.sheet + 1) // 2, "kept")
+        _sample(self.drawn, dropped, None, self.sheet // 2, "dropped")
+
+    def found(self) -> dict[str, Any]:
+        return {"kept": self.kept, "dropped": self.dropped, "drawn": self.drawn}
+
+
+def _sample(
+    groups: dict[str, list[dict[str, Any]]], batch: pa.RecordBatch, key: str | None, count: int, group: str = ""
+) -> None:
+    shown = ["id", "source", "origin", "offset", "url", "text"]
+    shown += [name for name in ("stage", "rule", "value", "threshold", "other") if name in batch.schema.names]
+    names = np.array(batch[key].to_pylist() if key else [group] * len(batch), object)
+    ids = np.array(batch["id"].to_pylist(), object)
+    for name in dict.fromkeys(names.tolist()):
+        places = np.flatnonzero(names == name)
+        best = places[np.argsort(ids[places], kind="stable")[:count]]
+        rows = batch.select(shown).take(pa.array(best)).to_pylist()
+        for row in rows:
+            row["text"] = row["text"][:SHEET_CHARACTERS]
+        groups[name] = _smallest(count, [*groups.get(name, []), *rows])
+
+
+def _smallest(count: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return heapq.nsmallest(count, rows, key=lambda row: row["id"])
+
+
+def write_samples(stage: Staging, target: Path) -> None:
+    """`samples.json` and `sheet.csv`, put together from what the parts' writers left."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {"kept": {}, "dropped": {}, "drawn": {}}
+    for _, facts in stage.facts("written"):
+        for kind, found in facts.items():
+            for name, rows in found.items():
+                groups[kind].setdefault(name, []).extend(rows)
+    for kind in ("kept", "dropped"):
+        for name, rows in groups[kind].items():
+            groups[kind][name] = _smallest(stage.config.samples, rows)
+            for row in groups[kind][name]:
+                row["text"] = row["text"][:SAMPLE_CHARACTERS]
+    cut: dict[str, Counter[str]] = {}
+    masked: dict[str, Counter[str]] = {}
+    for number, facts in stage.facts("judged"):
+        cut.setdefault(stage.source(number).name, Counter()).update(facts["cuts"])
+        masked.setdefault(stage.source(number).name, Counter()).update(facts["masked"])
+    about = {"kept": groups["kept"], "dropped": groups["dropped"], "lines_cut": _some(cut), "masked": _some(masked)}
+    write_json(target / "samples.json", about)
+    if stage.config.sheet:
+        half = {"kept": (stage.config.sheet + 1) // 2, "dropped": stage.config.sheet // 2}
+        drawn = [row for name, rows in groups["drawn"].items() for row in _smallest(half[name], rows)]
+        _write_sheet(target / "sheet.csv", sorted(drawn, key=lambda row: row["id"]))
+
+
+def _some(counts: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {name: dict(sorted(found.items())) for name, found in counts.items() if found.total()}
+
+
+def _write_sheet(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_open(path) as file:
+        out = csv.writer(file)
+        out.writerow(SHEET)
+        out.writerows([row["id"], row["source"], row["text"], "", ""] for row in rows)
+
+
+def funnel(stage: Staging, decisions: Decisions) -> list[dict[str, Any]]:
     """What is left after each step, source by source, in the order of the steps. Bytes of step read are as stored."""
-    rows = []
-    numbers, sizes = corpus.source_numbers(), corpus.sizes()
-    for number, source in enumerate(config.sources):
-        for step in ("read", "extract"):
-            counts = corpus.read.get((step, source.name), Counter())
-            rows.append(_row(step, source, counts["documents"], counts["bytes"]))
-        mine = numbers == number
-        left = mine & (verdicts.step != "extract")
-        for step in _steps(config, source, decontaminated):
-            left &= verdicts.step != step
-            rows.append(_row(step, source, int(left.sum()), int(sizes[left].sum())))
+    table, rows = decisions.table, []
+    steps_of = np.array([step for step, _ in table.names], object)[table["code"]]
+    for number, source in enumerate(stage.config.sources):
+        counts: dict[str, Counter[str]] = {"read": Counter(), "extract": Counter()}
+        for part in stage.first(number):
+            facts = json.loads(stage.path("ingested", part, "json").read_bytes())
+            for step in counts:
+                counts[step].update(facts[step])
+        rows += [_row(step, source, count["documents"], count["bytes"]) for step, count in counts.items()]
+        left = (table.sources == number) & (steps_of != "extract")
+        for step in _steps(stage, source):
+            left &= steps_of != step
+            rows.append(_row(step, source, int(left.sum()), int(table["size"][left].sum())))
+        if decisions.copies is not None:
+            used = int((table["size"][left] * decisions.copies[left].astype(np.int64)).sum())
+            rows[-1].update(_row("sampling", source, int(left.sum()), used))
     return rows
 
 
-def _steps(config: CurateStage, source: Source, decontaminated: bool) -> list[str]:
-    """The steps a source goes through after extraction."""
+def _steps(stage: Staging, source: Source) -> list[str]:
+    """The steps a source goes through after extraction, in order."""
+    duplicates, clean = stage.config.duplicates, source.clean
     steps = {
-        "lines": bool(source.lines or source.edge_lines),
+        "urls": source.urls is not None,
+        "lines": bool(clean.lines or clean.edge_lines or clean.clutter),
         "language": source.language is not None and source.format != "code",
         **dict.fromkeys(source.rules, True),
-        "exact_duplicates": config.exact_duplicates,
-        "near_duplicates": config.near_duplicates is not None,
-        "decontaminate": decontaminated,
+        "models": any(not use.sources or source.name in use.sources for use in stage.config.models),
+        "urls_once": source.urls is not None and source.urls.once,
+        "exact_duplicates": duplicates.exact != "none",
+        "near_duplicates": duplicates.near is not None,
+        "substrings": duplicates.substrings is not None,
+        "semantic_duplicates": duplicates.semantic is not None,
+        "decontaminate": stage.config.decontaminate is not None
+        and bool(stage.problems or stage.config.decontaminate.sets),
+        "sampling": stage.config.sampling is not None,
     }
     return [step for step, asked in steps.items() if asked]
 
@@ -72,123 +257,3 @@ def _row(step: str, source: Source, documents: int, size: int) -> dict[str, Any]
         "bytes": size,
         "tokens": round(size / BYTES_PER_TOKEN),
     }
-
-
-def write_documents(
-    workspace: Workspace, config: CurateStage, corpus: Corpus, verdicts: Verdicts, problems: ProblemGrams | None
-) -> None:
-    """Split the judged texts into `documents/` and `dropped/`, in order."""
-    kept = _Writer(workspace.path("documents"), "documents", DOCUMENT)
-    dropped = _Writer(workspace.path("dropped"), "dropped", DROPPED)
-    names, start = _other_names(corpus, verdicts, problems), 0
-    for source in config.sources:
-        with pq.ParquetFile(corpus.judged(source)) as table:
-            for batch in table.iter_batches(1024):
-                workspace.stop_if_asked()
-                rows = slice(start, start + len(batch))
-                stays = pa.array(verdicts.step[rows] == KEPT)
-                kept.write(batch.filter(stays))
-                columns = [*batch.columns, *_verdict_columns(verdicts, rows, names)]
-                both = pa.RecordBatch.from_arrays(
-                    [a.cast(f.type) for a, f in zip(columns, DROPPED, strict=True)], schema=DROPPED
-                )
-                dropped.write(both.filter(pa.compute.invert(stays)))
-                start += len(batch)
-                workspace.progress(start, len(corpus), "writing")
-    kept.close()
-    dropped.close()
-
-
-def _other_names(corpus: Corpus, verdicts: Verdicts, problems: ProblemGrams | None) -> dict[int, str]:
-    """Document -> the id of what it repeats or holds, for documents dropped for that."""
-    ids = corpus.ids()
-    names = {}
-    for document in np.flatnonzero(verdicts.other >= 0).tolist():
-        other = int(verdicts.other[document])
-        of_problem = verdicts.step[document] == "decontaminate" and problems is not None
-        names[document] = problems.ids[other] if of_problem and problems else ids[other].decode()
-    return names
-
-
-def _verdict_columns(verdicts: Verdicts, rows: slice, names: dict[int, str]) -> list[pa.Array]:
-    others = [names.get(document) for document in range(rows.start, rows.stop)]
-    return [
-        pa.array(verdicts.step[rows].tolist(), pa.string()),
-        pa.array(verdicts.rule[rows].tolist(), pa.string()),
-        pa.array(verdicts.value[rows], pa.float32()),
-        pa.array(verdicts.threshold[rows], pa.float32()),
-        pa.array(others, pa.string()),
-    ]
-
-
-class _Writer:
-    """Numbered Parquet files of bounded size, each whole or absent; at least one, so that the schema is there."""
-
-    def __init__(self, folder: Path, stem: str, schema: pa.Schema) -> None:
-        self.folder, self.stem, self.schema = folder, stem, schema
-        self.number = self.bytes = 0
-        self.batches: list[pa.RecordBatch] = []
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        if len(batch):
-            self.batches.append(batch)
-            self.bytes += batch.nbytes
-        if self.bytes >= FILE_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        if self.batches or not self.number:
-            self._flush()
-
-    def _flush(self) -> None:
-        table = pa.Table.from_batches(self.batches, schema=self.schema)
-        with atomic_path(self.folder / f"{self.stem}-{self.number:05d}.parquet") as path:
-            pq.write_table(table, path, compression="zstd", row_group_size=4096)
-        self.number, self.bytes, self.batches = self.number + 1, 0, []
-
-
-def write_samples(workspace: Workspace, config: CurateStage, corpus: Corpus) -> None:
-    """`samples.json`: a few kept documents of each source, a few dropped ones of each rule, lines cut by rule.
-
-    Those with the smallest ids are taken: as good as drawn at random, and the same in every run.
-    """
-    kept: dict[str, list[dict[str, Any]]] = {}
-    dropped: dict[str, list[dict[str, Any]]] = {}
-    for groups, folder, key in ((kept, "documents", "source"), (dropped, "dropped", "rule")):
-        for path in sorted(workspace.path(folder).glob("*.parquet")):
-            with pq.ParquetFile(path) as table:
-                for batch in table.iter_batches(1024):
-                    _sample(groups, batch, key, config.samples)
-    cut = {name: dict(counts) for name, counts in corpus.cuts.items() if sum(counts.values())}
-    write_json(workspace.path("samples.json"), {"kept": kept, "dropped": dropped, "lines_cut": cut})
-
-
-def _sample(groups: dict[str, list[dict[str, Any]]], batch: pa.RecordBatch, key: str, count: int) -> None:
-    shown = ["id", "source", "origin", "offset", "url", "text"]
-    shown += [name for name in ("stage", "rule", "value", "threshold", "other") if name in batch.schema.names]
-    names = np.array(batch[key].to_pylist(), object)
-    ids = np.array(batch["id"].to_pylist(), object)
-    for name in dict.fromkeys(names.tolist()):
-        places = np.flatnonzero(names == name)
-        best = places[np.argsort(ids[places], kind="stable")[:count]]
-        rows = batch.select(shown).take(pa.array(best)).to_pylist()
-        for row in rows:
-            row["text"] = row["text"][:SAMPLE_CHARACTERS]
-        groups[name] = heapq.nsmallest(count, groups.get(name, []) + rows, key=lambda row: row["id"])
-
-
-def write_contamination(
-    workspace: Workspace, config: CurateStage, corpus: Corpus, verdicts: Verdicts, problems: ProblemGrams
-) -> None:
-    """`contamination.json`: how many problems were looked for, and which were found in documents dropped for them."""
-    assert config.decontaminate
-    dropped = verdicts.step == "decontaminate"
-    found = {number for document, numbers in corpus.hits.items() if dropped[document] for number in numbers}
-    report = {
-        "ngram": config.decontaminate.ngram,
-        "problems": len(problems.ids),
-        "too_short": problems.too_short,
-        "documents_dropped": int(dropped.sum()),
-        "problems_found": [problems.ids[number] for number in sorted(found)],
-    }
-    write_json(workspace.path("contamination.json"), report)

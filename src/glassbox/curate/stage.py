@@ -1,138 +1,157 @@
-"""The stage curate: sources to documents, in five passes over disk with bounded memory.
+"""The stage curate: sources to documents, in four passes over parts of the corpus.
 
-1. ingest: files -> text (Daft), kept in a temporary Parquet file a source; shared head and foot lines are counted.
-2. judge: lines are cut; language, statistics, hashes and signatures are taken of every text (Daft); rules decide.
-3. exact duplicates, near duplicates, decontamination decide over all sources at once, from hashes alone.
-4. every document is written to `documents/` or `dropped/`.
-5. the funnel, skipped inputs, samples and the contamination report are written.
+1. ingest: files -> texts; lines at the edges of documents are counted (`ingest.py`).
+2. assess: lines are cut; language, statistics, rules, classifiers and hashes of every text (`assess.py`).
+3. decide: copies, repeated passages, evaluation problems and sampling, over all sources at once (`together.py`).
+4. write: `documents/`, `dropped/` and the reports about them (`outputs.py`).
 
-Only hashes, verdicts and names of all documents are in memory at once: some hundred bytes a document.
+Passes 1, 2 and 4 are done part by part by workers (`flow.py`); what they leave waits in a staging folder, so that an
+interrupted stage goes on where it was. Between the passes some hundred bytes a document are on disk, mapped.
 """
 
 import itertools
 import logging
-import tempfile
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from glassbox.curate import flow
-from glassbox.curate.contamination import ProblemGrams, problem_grams
-from glassbox.curate.corpus import Corpus
-from glassbox.curate.duplicates import exact_copies, near_copies
-from glassbox.curate.lines import edge_hashes
-from glassbox.curate.outputs import funnel, write_contamination, write_documents, write_samples
-from glassbox.curate.rules import KEPT, Verdicts
+from glassbox.curate import flow, staging
+from glassbox.curate.assess import assess, evaluations
+from glassbox.curate.ingest import ingest
+from glassbox.curate.outputs import funnel, hand_out, write_part, write_samples
+from glassbox.curate.parts import parts_of
+from glassbox.curate.scoring import check_names
+from glassbox.curate.staging import Staging
+from glassbox.curate.together import Decisions, decide, hits_of
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
-from glassbox.ledger.writing import TEMPORARY, write_json, write_lines
-from glassbox.recipe.curation import CurateStage, Source
+from glassbox.ledger.writing import write_json, write_lines
+from glassbox.recipe.curation import CurateStage
 from glassbox.recipe.files import files_of
 
 log = logging.getLogger("glassbox")
 
 
 def run(config: CurateStage, inputs: Inputs, workspace: Workspace) -> None:
-    """Leaves `documents/` and `dropped/` (Parquet), `funnel.json`, `skipped.jsonl`, `samples.json` and, if a problems
-    stage is given, `contamination.json`.
+    """Leaves `documents/` and `dropped/` (Parquet), `funnel.json`, `skipped.jsonl`, `samples.json`, `sheet.csv` and,
+    where they apply, `contamination.json` and `sampling.json`.
 
-    The result is the same for any number of workers. Broken inputs are rows of `skipped.jsonl`; if no document is left
-    at all, RequestError says which step removed the last one.
+    The result is the same for any number of workers and any machine. Broken inputs are rows of `skipped.jsonl`; if no
+    document is left at all, RequestError says which step removed the last one.
     """
-    flow.use_threads(config.workers)
-    folder = inputs.maybe("problems")
-    problems = problem_grams(folder, config.decontaminate.ngram) if folder and config.decontaminate else None
-    pages = {artefact.name: artefact.path for artefact in inputs.all("pages")}
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=workspace.folder) as staging:
-        corpus = Corpus(config, Path(staging))
-        skipped: list[dict[str, Any]] = []
-        for number, source in enumerate(config.sources):
-            common = _ingest(source, pages, corpus, skipped, workspace)
-            _judge(number, flow.Judging(source, common, config.near_duplicates, problems), corpus, workspace)
-        verdicts = corpus.verdicts()
-        _judge_together(config, corpus, verdicts, problems)
-        rows = funnel(config, corpus, verdicts, problems is not None)
-        write_lines(workspace.path("skipped.jsonl"), skipped)
-        write_json(workspace.path("funnel.json"), rows)
-        _check_kept(config, rows, skipped)
-        write_documents(workspace, config, corpus, verdicts, problems)
-        write_samples(workspace, config, corpus)
-    if problems:
-        write_contamination(workspace, config, corpus, verdicts, problems)
+    stage, skipped = _staged(config, inputs, workspace)
+    if config.models:
+        check_names(stage)
+    _each(ingest, stage, "ingested", "reading", workspace)
+    skipped += [row for _, facts in stage.facts("ingested") for row in facts["skipped"]]
+    write_lines(workspace.path("skipped.jsonl"), skipped)
+    _share_edge_lines(stage)
+    _each(assess, stage, "judged", "judging", workspace)
+    hits = hits_of(stage)
+    decisions = decide(stage, hits)
+    workspace.stop_if_asked()
+    rows = funnel(stage, decisions)
+    write_json(workspace.path("funnel.json"), rows)
+    _check_kept(config, rows, skipped)
+    hand_out(stage, decisions)
+    _each(write_part, stage, "written", "writing", workspace)
+    write_samples(stage, workspace.folder)
+    _write_reports(stage, decisions, hits, workspace)
+    shutil.rmtree(stage.folder.parent)
 
 
-def _ingest(
-    source: Source, pages: dict[str, Path], corpus: Corpus, skipped: list[dict[str, Any]], workspace: Workspace
-) -> frozenset[int]:
-    """Write the source's texts to staging; returns the hashes of its shared edge lines."""
-    inputs, left_out = files_of(source, pages)
-    for folder in left_out:
-        reason = f"folder left out: {folder.files} files, {folder.bytes} bytes"
-        skipped.append({"source": source.name, "file": folder.origin, "offset": 0, "reason": reason})
-    edges: list[np.ndarray] = []
-    with pq.ParquetWriter(corpus.ingested(source), flow.INGESTED, compression="zstd") as writer:
-        for batch in flow.ingest(source, inputs):
-            workspace.stop_if_asked()
-            bad = batch.filter(pa.compute.not_equal(batch["skipped"], ""))
-            rows = zip(bad["origin"].to_pylist(), bad["offset"].to_pylist(), bad["skipped"].to_pylist(), strict=True)
-            skipped += [{"source": source.name, "file": a, "offset": b, "reason": c} for a, b, c in rows]
-            good = batch.filter(pa.compute.equal(batch["skipped"], ""))
-            corpus.count_read(source, good)
-            writer.write_batch(good)
-            workspace.progress(corpus.read_documents(), corpus.read_documents(), f"reading {source.name}")
-            if source.edge_lines:
-                width = source.edge_lines.lines
-                found = [edge_hashes(text, width) for text in good["text"].to_pylist()]
-                edges.append(np.array([value for one in found for value in one], np.uint64))
-    if not edges or not source.edge_lines:
-        return frozenset()
-    values, counts = np.unique(np.concatenate(edges), return_counts=True)
-    return frozenset(values[counts > source.edge_lines.copies].tolist())
+def _staged(config: CurateStage, inputs: Inputs, workspace: Workspace) -> tuple[Staging, list[dict[str, Any]]]:
+    """The staging folder, where the runner looks for work to go on with, and folders of the sources left out."""
+    folder = workspace.path("checkpoints", "parts").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    artefacts = {artefact.name: artefact.path.resolve() for artefact in inputs.artefacts}
+    parts, skipped = [], []
+    for number, source in enumerate(config.sources):
+        files, left_out = files_of(source, artefacts)
+        parts += [(number, part) for part in parts_of(source, files)]
+        for gone in left_out:
+            reason = f"folder left out: {gone.files} files, {gone.bytes} bytes"
+            skipped.append({"source": source.name, "file": gone.origin, "offset": 0, "reason": reason})
+    problems = inputs.maybe("problems")
+    stage = Staging(folder, config, workspace.seed, artefacts, problems.resolve() if problems else None, tuple(parts))
+    stage.save()
+    return stage, skipped
 
 
-def _judge(number: int, task: flow.Judging, corpus: Corpus, workspace: Workspace) -> None:
-    """Pass 2 for one source: everything that can be said of a document by itself."""
-    with corpus.judged_writer(task.source) as writer:
-        for batch in flow.judge(corpus.ingested(task.source), task):
-            workspace.stop_if_asked()
-            corpus.add(number, batch, writer)
-            workspace.progress(len(corpus), corpus.read_documents(), f"judging {task.source.name}")
+def _each(work: flow.Work, stage: Staging, step: str, doing: str, workspace: Workspace) -> None:
+    """Do `work` to the parts that have no result of it yet."""
+    numbers = stage.todo(step, "json")
+    done = len(stage.parts) - len(numbers)
+    workspace.progress(done, len(stage.parts), doing)
+    for _ in flow.each(work, stage.folder, numbers, stage.config.engine) if numbers else ():
+        workspace.stop_if_asked()
+        done += 1
+        workspace.progress(done, len(stage.parts), doing)
 
 
-def _judge_together(config: CurateStage, corpus: Corpus, verdicts: Verdicts, problems: ProblemGrams | None) -> None:
-    """Pass 3: what depends on other documents. Documents stand in priority order, so the first of equals stays."""
-    alive = np.flatnonzero(verdicts.step == KEPT)
-    if config.exact_duplicates and len(alive):
-        first = np.arange(len(corpus))
-        first[alive] = alive[exact_copies(corpus.contents()[alive])]
-        _drop_copies(verdicts, first, "exact_duplicates", "equal_text", np.ones(len(corpus), np.float32), 1.0)
-    alive = np.flatnonzero(verdicts.step == KEPT)
-    near = config.near_duplicates
-    if near and len(alive):
-        kept, similarity = near_copies(corpus.signatures(), alive, near)
-        # What an exact copy repeats may itself be a near copy: point to the document that stays.
-        exact = verdicts.step == "exact_duplicates"
-        verdicts.other[exact] = kept[verdicts.other[exact]]
-        _drop_copies(verdicts, kept, "near_duplicates", "minhash_similarity", similarity, near.threshold)
-    if problems:
-        hit = np.zeros(len(corpus), np.float32)
-        for document, found in corpus.hits.items():
-            hit[document] = len(found)
-            if verdicts.step[document] == KEPT:
-                verdicts.other[document] = found[0]
-        verdicts.drop(hit > 0, "decontaminate", "problem_ngrams", hit, 0.0)
+def _share_edge_lines(stage: Staging) -> None:
+    """Tell each part how often it may keep lines that more documents share than `copies`: the first parts keep them."""
+    for number, source in enumerate(stage.config.sources):
+        if not source.clean.edge_lines:
+            continue
+        parts, limit = stage.first(number), source.clean.edge_lines.copies
+        files = [np.load(stage.path("edges", part, "npy"), mmap_mode="r") for part in parts]
+        common, left = _common(files, limit, stage.config.engine.memory)
+        for part, (hashes, counts) in zip(parts, files, strict=True):
+            _, mine, theirs = np.intersect1d(common, hashes, assume_unique=True, return_indices=True)
+            staging.write_array(stage.path("allowed", part, "npy"), np.stack([common[mine], left[mine]]))
+            left[mine] -= np.minimum(left[mine], counts[theirs])
 
 
-def _drop_copies(
-    verdicts: Verdicts, kept: np.ndarray, step: str, rule: str, value: np.ndarray, threshold: float
-) -> None:
-    copies = (kept != np.arange(len(kept))) & (verdicts.step == KEPT)
-    verdicts.other[copies] = kept[copies]
-    verdicts.drop(copies, step, rule, value, threshold)
+def _common(files: list[np.ndarray], limit: int, memory: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes that occur more than `limit` times in all, sorted, and `limit` for each.
+
+    One stretch of the hash values is put together at a time, so that it fits into a quarter of the memory.
+    """
+    stretches = 1 + sum(file.nbytes for file in files) * 4 // memory
+    bounds = [round(2**64 / stretches * k) for k in range(stretches)]
+    found = [np.zeros(0, np.uint64)]
+    for k, low in enumerate(bounds):
+        rows = [_between(file, low, bounds[k + 1] if k + 1 < stretches else None) for file in files]
+        hashes, counts = np.concatenate(rows, axis=1) if rows else np.zeros((2, 0), np.uint64)
+        unique, inverse = np.unique(hashes, return_inverse=True)
+        totals = np.zeros(len(unique), np.uint64)
+        np.add.at(totals, inverse, counts)
+        found.append(unique[totals > limit])
+    common = np.concatenate(found)
+    return common, np.full(len(common), limit, np.uint64)
+
+
+def _between(file: np.ndarray, low: int, high: int | None) -> np.ndarray:
+    start = np.searchsorted(file[0], np.uint64(low))
+    return file[:, start : None if high is None else np.searchsorted(file[0], np.uint64(high))]
+
+
+def _write_reports(stage: Staging, decisions: Decisions, hits: dict[int, Any], workspace: Workspace) -> None:
+    if stage.config.decontaminate and (stage.problems or stage.config.decontaminate.sets):
+        write_json(workspace.path("contamination.json"), _contamination(stage, decisions, hits))
+    if decisions.sampled:
+        write_json(workspace.path("sampling.json"), decisions.sampled)
+
+
+def _contamination(stage: Staging, decisions: Decisions, hits: dict[int, Any]) -> dict[str, Any]:
+    """Per evaluation: problems looked for, found, and in which documents."""
+    assert stage.config.decontaminate
+    ids = decisions.table["id"]
+    found: dict[str, dict[str, list[str]]] = {}
+    for document in decisions.held:
+        for name, item, share, *_ in hits[document]:
+            if share > stage.config.decontaminate.share:
+                found.setdefault(name, {}).setdefault(item, []).append(ids[document].decode())
+    known = evaluations(stage.folder)
+    return {
+        "ngram": stage.config.decontaminate.ngram,
+        "share": stage.config.decontaminate.share,
+        "documents_dropped": len(decisions.held),
+        "sets": [{**about, "found": found.get(about["name"], {})} for about in known.about()],
+    }
 
 
 def _check_kept(config: CurateStage, rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:

@@ -79,9 +79,11 @@ def source_files(config: CurateStage) -> list[Path]:
 
 
 def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile], list[LeftOut]]:
-    """The files of one source in reading order, and folders left out. `pages`: crawl stage -> its folder."""
+    """The files of one source in reading order, and folders left out. `pages`: stage -> folder of its pages or documents."""
     if source.stage:
         folder = pages[source.stage]
+        if source.format == "documents":
+            return [InputFile(path, source.stage) for path in sorted((folder / "documents").glob("*.parquet"))], []
         return [InputFile(path, f"{source.stage}/{path.relative_to(folder)}") for path in _below(folder, "warc")], []
     if source.path == "python:stdlib":
         return _stdlib()

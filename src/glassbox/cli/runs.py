@@ -1,0 +1,185 @@
+"""Commands on recipes and runs: carry out, look at, check."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from glassbox.cli.arguments import AsJson, Overrides, RecipeFile, RunName, Runs, recipe_path
+from glassbox.console import err, out, print_json, print_rows, stop_on_signal, watching
+from glassbox.errors import IntegrityError, RequestError
+from glassbox.ledger import run as runs_
+from glassbox.ledger.runner import Selection, due_stages, execute
+from glassbox.recipe.loading import load_recipe
+from glassbox.recipe.training import PretrainStage
+from glassbox.report.format import duration, size
+from glassbox.stages import STAGES
+
+
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    first: Annotated[Optional[str], typer.Option("--from", help="Carry out from this stage on.")] = None,  # noqa: UP045
+    last: Annotated[Optional[str], typer.Option("--to", help="Carry out up to this stage.")] = None,  # noqa: UP045
+    only: Annotated[Optional[str], typer.Option(help="Carry out this stage alone.")] = None,  # noqa: UP045
+    fresh: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Do this stage and those after it again, whatever their state."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out a recipe, or go on with it: what is finished and unchanged is not done again."""
+    loaded = load_recipe(recipe_path(recipe), overrides or ())
+    folder = runs / loaded.name
+    if only and (first or last):
+        raise RequestError("--only names one stage; leave out --from and --to")
+    selection = Selection(only or first, only or last, frozenset(fresh or ()))
+    if dry_run:
+        states, due = due_stages(folder, loaded, selection)
+        rows = [(state.name, state.state, "run" if state.name in due else "-") for state in states]
+        print_rows(("stage", "state", "would"), rows, as_json)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
+    device = pick_device(loaded.machine.device)
+    with stop_on_signal() as stop, watching(err if as_json else out) as watcher:
+        done = execute(loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop)
+        if done or not (folder / "report.html").exists():
+            _write_report(folder)
+    if as_json:
+        print_json({"run": str(folder), "done": done})
+    elif not done:
+        what = "every stage" if selection == Selection() else "every chosen stage"
+        out.print(f"nothing to do: {what} of {folder} is finished and unchanged")
+    else:
+        _print_scores(folder)
+        out.print(f"done: {len(done)} stage(s); report: {folder / 'report.html'}; chat: glassbox chat {loaded.name}")
+
+
+def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Where each stage of a run stands, what it took, and whether the code has changed since."""
+    folder = runs_.run_folder(run, runs)
+    rows: list[tuple[Any, ...]] = []
+    working = runs_.is_locked(folder)
+    for state in runs_.stage_states(folder, runs_.read_recipe(folder)):
+        name = "running" if working and state.state == "interrupted" else state.state
+        used = runs_.read_attempt(folder / state.name)
+        rows.append((state.name, name, used.get("seconds"), used.get("peak_memory_bytes"), state.drift))
+    columns: tuple[str, ...] = ("stage", "state", "seconds", "peak_memory_bytes", "drift")
+    if not as_json:
+        columns = ("stage", "state", "time", "peak memory", "drift")
+        rows = [
+            (stage, state, duration(seconds) if seconds else "", size(peak) if peak else "", "other code" * drift)
+            for stage, state, seconds, peak, drift in rows
+        ]
+    print_rows(columns, rows, as_json)
+
+
+def verify(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Re-hash the whole chain from raw input to final weights; exit code 3 and the file's name if anything differs."""
+    folder = runs_.run_folder(run, runs)
+    results = list(runs_.verify(folder))
+    wrong = [sentence for _, _, sentences in results for sentence in sentences]
+    print_rows(
+        ("what", "files", "verdict"),
+        [(what, count, "; ".join(sentences) or "as sealed") for what, count, sentences in results],
+        as_json,
+    )
+    if wrong:
+        raise IntegrityError(wrong[0])
+
+
+def prune(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Delete earlier attempts and leftovers of killed processes."""
+    folder = runs_.run_folder(run, runs)
+    with runs_.locked(folder):
+        out.print(f"{size(runs_.prune(folder))} freed")
+
+
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    device: Annotated[str, typer.Option(help="A device of the table in recipe/plan.py.")] = "h100",
+    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of the peak that is reached.")] = 0.4,
+    as_json: AsJson = False,
+) -> None:
+    """Before paying: the stage graph, and parameters, tokens, FLOPs, memory, time and money of each training stage."""
+    from glassbox.recipe.plan import plan_recipe, plan_tables
+
+    loaded = load_recipe(recipe_path(recipe), overrides or ())
+    planned = plan_recipe(loaded, device=device, devices=devices, utilisation=utilisation)
+    if as_json:
+        print_json(planned)
+        return
+    for title, columns, rows in plan_tables(planned):
+        out.print(f"\n{title}", style="bold")
+        print_rows(columns, rows, False)
+
+
+def report(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Write the run's page, report.html, from its artefacts."""
+    out.print(str(_write_report(runs_.run_folder(run, runs))))
+
+
+def inspect(
+    run: RunName,
+    step: Annotated[int, typer.Option(min=0, help="The training step, from 0.")],
+    stage: Annotated[Optional[str], typer.Option(help="A pretraining stage; default the first.")] = None,  # noqa: UP045
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """What the model read at a step: documents, where they came from, and the text."""
+    from glassbox.tokens.batches import PretrainData
+
+    folder = runs_.run_folder(run, runs)
+    recipe = runs_.read_recipe(folder)
+    names = [name for name, settings in recipe.stages.items() if settings.kind == "pretrain"]
+    name = stage or (names[0] if names else "")
+    if name not in names:
+        raise RequestError(f"'{name}' is no pretraining stage of this run (pretraining stages: {', '.join(names)})")
+    made = runs_.finished_stage(folder, name)  # what it was made with, whatever the recipe says now
+    settings = PretrainStage.model_validate(made["settings"])
+    tokens = next(s for s in settings.inputs if runs_.finished_stage(folder, s)["gives"] == "tokens")
+    data = PretrainData(folder / tokens, settings.phases, made["seed"])
+    if step >= data.steps:
+        raise RequestError(f"--step {step}: stage '{name}' has {data.steps} steps, counted from 0")
+    rows = data.documents_at(step)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    for row in rows:
+        out.print(f"row {row.row}  source {row.source}  window {row.window}", style="bold")
+        for piece in row.pieces:
+            place = f"tokens {piece.first}-{piece.last} from token {piece.document_token} of the document"
+            out.print(f"  {piece.id}  {piece.origin}:{piece.offset}  {place}")
+            out.print("    " + piece.text[:200].replace("\n", "\n    "))
+
+
+def pick_device(wanted: str) -> str:
+    """cpu or cuda. Raises RequestError if the recipe insists on a GPU that is not there."""
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RequestError("machine.device is cuda, but PyTorch sees no GPU; set machine.device=auto")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _write_report(folder: Path) -> Path:
+    from glassbox.report.page import write_report
+
+    return write_report(folder)
+
+
+def _print_scores(folder: Path) -> None:
+    from glassbox.report.scores import score_rows
+
+    rows = score_rows(folder)
+    if rows:
+        out.print()
+        print_rows(rows[0], list(rows[1:]), False)

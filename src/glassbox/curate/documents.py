@@ -1,0 +1,62 @@
+"""The columns of a document, kept or dropped, and the id that names it for good."""
+
+import hashlib
+
+import pyarrow as pa
+
+from glassbox.curate.statistics import STATISTICS
+
+MEASURED = [name for name in STATISTICS if name not in ("characters", "words")]
+CUT = pa.struct(
+    [
+        ("step", pa.string()),
+        ("line", pa.int32()),
+        ("column", pa.int32()),
+        ("rule", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+"""What a step removed from a text; line and column as `edits.Cut` counts them, in the text that the step was given."""
+DOCUMENT = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.large_string()),
+        ("source", pa.string()),
+        ("origin", pa.string()),
+        ("offset", pa.int64()),
+        ("url", pa.string()),
+        ("meta", pa.string()),
+        ("lang", pa.string()),
+        ("lang_score", pa.float32()),
+        ("category", pa.string()),
+        ("scores", pa.map_(pa.string(), pa.float32())),
+        ("copies", pa.int32()),
+        ("duplicates", pa.int32()),
+        ("lines_cut", pa.int32()),
+        ("cuts", pa.list_(CUT)),
+        ("masked", pa.map_(pa.string(), pa.int32())),
+        ("n_chars", pa.int64()),
+        ("n_words", pa.int64()),
+        *((name, pa.float32()) for name in MEASURED),
+    ]
+)
+"""Columns of `documents/*.parquet`. `copies`: how often to use it (sampling); `duplicates`: documents dropped as its
+copies; `scores`: what classifiers said, as model.class; `masked`: personal data masked, by kind; `cuts` in the order
+of the steps."""
+DROPPED = pa.schema(
+    [
+        *DOCUMENT,
+        ("stage", pa.string()),
+        ("rule", pa.string()),
+        ("value", pa.float32()),
+        ("threshold", pa.float32()),
+        ("other", pa.string()),
+    ]
+)
+"""Columns of `dropped/*.parquet`: of a duplicate, `other` is the id of the document that stayed; of a contaminated
+document, the evaluation and the problem it holds."""
+
+
+def document_id(source: str, origin: str, offset: int) -> str:
+    """32 hex digits that name a document for good: a hash of where it was read, never of its text."""
+    return hashlib.blake2b(f"{source}\0{origin}\0{offset}".encode(), digest_size=16).hexdigest()
