@@ -48,8 +48,8 @@ def blocks(path: Path) -> Iterator[bytes | Damage]:
         head = file.read(4)
     if not head.startswith(GZIP_MAGIC) and head != ZSTD_MAGIC:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                yield block
+            while data := file.read(BLOCK):
+                yield data
         return
     allowed = LARGEST + EXPANSION * path.stat().st_size
     for block in _gzip(path) if head != ZSTD_MAGIC else _zstd(path):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
@@ -89,7 +89,8 @@ def pages(path: Path) -> Iterator[Page | Damage]:
 def _records(path: Path, start: int, packed: bool) -> Iterator[tuple[WarcRecord, int]]:
     with path.open("rb") as file:
         file.seek(start)
-        for record in ArchiveIterator(_Compressed(file) if packed else file, parse_http=False):
+        stream: Any = _Compressed(file) if packed else file
+        for record in ArchiveIterator(stream, parse_http=False):
             yield record, record.stream_pos
 
 
