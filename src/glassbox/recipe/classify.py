@@ -87,8 +87,8 @@ class ClassifierStage(Stage):
     """Rows of the embedding table that n-grams are hashed into."""
     epochs: int = Field(default=5, gt=0)
     """Passes over the labelled texts."""
-    lr: float = Field(default=0.5, gt=0)
-    """Learning rate, falling linearly to 0."""
+    lr: float = Field(default=0.1, gt=0)
+    """Learning rate (Adagrad, a step size for every n-gram), falling linearly to 0."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of the labelled texts that measures the classifier and trains nothing."""
 
