@@ -70,8 +70,8 @@ def hits(texts: pa.Array, known: Evaluations) -> list[list[Hit]]:
 
 def stretches(length: int, matches: Sequence[tuple[int, int]], around: int) -> list[tuple[int, int]] | None:
     """What to cut out of a document of `length` characters: the matches [start, end) with `around` characters on either
-    side, and pieces of fewer than 200 characters left between them. None if the document is to go: it would be split into
-    more than ten pieces, or nothing is left."""
+    side, and pieces of fewer than 200 characters left between them. None if the document is to go: it would be split
+    into more than ten pieces, or nothing is left."""
     cuts: list[tuple[int, int]] = []
     pieces = 0
     at = 0
@@ -106,7 +106,7 @@ def _covered(
     table: GramTable,
     known: Evaluations,
 ) -> list[tuple[int, int, int, int, float]]:
-    """(document, text, first and last word of the batch, share) of every match, where the text's share is high enough."""
+    """(document, text, first and last word of the batch, share) of every match, where the share is high enough."""
     counts = table.starts[grams + 1] - table.starts[grams]
     rows = np.repeat(table.starts[grams] - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
     texts, words, at = table.texts[rows], table.words[rows], np.repeat(places, counts)

@@ -19,8 +19,8 @@ from glassbox.recipe.duplicates import Decontaminate, EvaluationSet
 FEWEST_WORDS = 8
 """A text of fewer words ("What is 2 + 3?") cannot be told from ordinary prose and is not looked for."""
 OWNERS = 16
-"""An n-gram that stands in more places of the sets (an instruction before every problem, a passage under many questions)
-is credited to the first so many: bounds what one document can hit."""
+"""An n-gram that stands in more places of the sets (an instruction before every problem, a passage under many
+questions) is credited to the first so many: bounds what one document can hit."""
 HELD_OUT = "held_out"
 """Name of the set of a problems stage's held-out problems."""
 _IDS = ("id", "task_id", "question_id", "idx", "name")
@@ -114,15 +114,14 @@ def _items(one: EvaluationSet, files: list[Path]) -> tuple[list[tuple[str, str]]
 
 
 def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, Any]]:
-    """Number from 1, and row; what cannot be read is None. A line of a text file is a row with its text in every field."""
+    """Number from 1, and row; what cannot be read is None. A line of a text file is a row with the first field."""
     if path.name.endswith(".parquet"):
         yield from _parquet(path)
         return
-    lines = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
     number = 0
     try:
-        with lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, _text_row(line, fields) if ".txt" in path.suffixes else _json_row(line)
     except (OSError, EOFError):  # a damaged archive: what follows is lost

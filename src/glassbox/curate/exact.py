@@ -22,9 +22,9 @@ _BLOCK = 1 << 16
 def content_keys(texts: pa.Array, how: Literal["spaces", "normalised"]) -> NDArray[np.uint64]:
     """(documents,) large_string -> (documents, 2): 128 bits of the BLAKE2b hash of each text's plain form.
 
-    spaces: runs of white space as one blank, none at the ends. normalised (dots.llm1, arXiv:2506.05767, app. C.2): first
-    punctuation and symbols (Unicode categories P and S) are left out, the rest is decomposed (NFD) and lower-cased
-    character by character; a text of which nothing is left counts as under `spaces`.
+    spaces: runs of white space as one blank, none at the ends. normalised (dots.llm1, arXiv:2506.05767, app. C.2):
+    first punctuation and symbols (Unicode categories P and S) are left out, the rest is decomposed (NFD) and
+    lower-cased character by character; a text of which nothing is left counts as under `spaces`.
     """
     data, offsets = utf8_buffer(texts)
     plain, bounds = _plain_forms(data, offsets, how == "normalised")

@@ -53,7 +53,7 @@ def _permutations(count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
 
 @cache
 def _characters(unit: str) -> NDArray[np.int32]:
-    """For units of characters: for every code point what is hashed, a blank for white space, 0 for ASCII punctuation."""
+    """For every code point what is hashed. For units of characters a blank for white space, 0 for ASCII punctuation."""
     if unit != "characters":
         return word_characters("code" if unit == "code" else "words")
     kinds, lower = character_tables()

@@ -5,7 +5,7 @@ similarity J (Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, 3.4). Al
 priority, so that how documents are numbered decides nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
@@ -16,13 +16,12 @@ from glassbox.curate.characters import mix
 from glassbox.curate.minhash import EMPTY
 from glassbox.curate.sorting import Records, sorted_blocks
 from glassbox.curate.survivors import agreement, keep_first, keep_unlike, slots_needed
+from glassbox.curate.texts import Texts
 from glassbox.recipe.duplicates import NearDuplicates
 
-Texts = Callable[[NDArray[np.int64]], Iterator[tuple[int, str]]]
-"""Ascending document numbers -> each of them with its text, read from disk."""
 LEADERS = 16
-"""Documents of a bucket, unlike each other, that the others of the bucket are held against; their number bounds the work
-on a bucket of any size."""
+"""Documents of a bucket, unlike each other, that the others of the bucket are held against; their number bounds the
+work on a bucket of any size."""
 _BLOCK = 1 << 14
 
 
@@ -37,9 +36,9 @@ def near_copies(
     """For each document the kept document it repeats (its own number if it is kept), and their similarity.
 
     `table` (documents, permutations) may be memory-mapped; `order` are the documents to compare in order of priority.
-    Bands are grouped by a sort within `memory` bytes; beyond that some 60 bytes a document are held. Pairs that meet and
-    pass the check are joined by union-find. With check none one document of a group stays. Else, inside a group, each
-    document is held against those kept so far, so that no chain of neighbours drops a document unlike all that stay.
+    Bands are grouped by a sort within `memory` bytes; beyond that some 60 bytes a document are held. Pairs that meet
+    and pass the check are joined by union-find. With check none one document of a group stays. Else, inside a group,
+    each document is held against those kept so far, so that no chain of neighbours drops one unlike all that stay.
     """
     # A document without a single word has nothing to compare.
     order = order[np.asarray(table[:, 0])[order] != EMPTY]
@@ -72,7 +71,7 @@ def _band_records(table: NDArray[np.uint32], order: NDArray[np.int64], settings:
 
 
 def _groups(parent: NDArray[np.int64], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Documents of all groups of two and more, group by group in order of priority, and where each group begins (+ 1)."""
+    """Documents of all groups of two and more, group by group in order of priority, and the groups' bounds."""
     root = _roots(parent)
     places = np.flatnonzero(np.bincount(root, minlength=len(root))[root] > 1)
     places = places[np.argsort(root[places], kind="stable")]

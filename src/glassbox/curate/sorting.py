@@ -1,7 +1,7 @@
 """Sorting more records than memory holds: sorted runs on disk, merged.
 
-A record is a row of 64-bit numbers; rows are ordered by the first number, then the second, and so on. The result depends
-on the records alone, not on how they come in blocks or how much memory there is.
+A record is a row of 64-bit numbers; rows are ordered by the first number, then the second, and so on. The result
+depends on the records alone, not on how they come in blocks or how much memory there is.
 """
 
 import tempfile

@@ -1,21 +1,20 @@
 """Which documents of a group of linked ones stay: all that are unlike every one that stays before them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from glassbox.curate.minhash import shingle_sets
+from glassbox.curate.texts import Texts, batched
 from glassbox.recipe.duplicates import NearDuplicates
 
 MOST_HELD = 4096
 """Kept documents of one group that a document is held against: bounds the work on a group that is one long chain."""
 _SET_BYTES = 16_384
 """Bytes a document's shingles are expected to take (2,000 shingles)."""
-_READ = 256
 
 
 def slots_needed(settings: NearDuplicates) -> tuple[int, int]:
@@ -34,15 +33,15 @@ def keep_unlike(
     members: NDArray[np.int64],
     bounds: NDArray[np.int64],
     settings: NearDuplicates,
-    texts: Callable[[NDArray[np.int64]], Iterator[tuple[int, str]]],
+    texts: Texts,
     disk: tuple[Path, int],
     out: tuple[NDArray[np.int64], NDArray[np.float32]],
 ) -> None:
     """Judge groups, `members[bounds[g]:bounds[g + 1]]` in order of priority; `out` gets what each document repeats, and
     their similarity.
 
-    For an exact check, shingles of the documents in doubt are held in a file of the folder `disk[0]`, of about `disk[1]`
-    bytes at a time; no other document is read.
+    For an exact check, shingles of the documents in doubt are held in a file of the folder `disk[0]`, of about
+    `disk[1]` bytes at a time; no other document is read.
     """
     low, high = slots_needed(settings)
     doubtful = np.zeros(len(members), bool)
@@ -78,35 +77,23 @@ def _sets(
     members: NDArray[np.int64],
     doubtful: NDArray[np.bool_],
     settings: NearDuplicates,
-    texts: Callable[[NDArray[np.int64]], Iterator[tuple[int, str]]],
+    texts: Texts,
     path: Path,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Shingle sets of the members in doubt, in a file, and where each member's begins and ends in it (equal: none)."""
     places = np.zeros((len(members), 2), np.int64)
     wanted = np.flatnonzero(doubtful)
     wanted = wanted[np.argsort(members[wanted])]
-    written = 0
     if not len(wanted):
         return np.zeros(0, np.uint64), places
+    row = written = 0
     with path.open("wb") as file:
-        for start, group in _grouped(texts(members[wanted])):
-            for k, shingles in enumerate(shingle_sets(pa.array(group, pa.large_string()), settings)):
+        for _, batch in batched(texts, members[wanted]):
+            for shingles in shingle_sets(batch, settings):
                 file.write(shingles.data)
-                places[wanted[start + k]] = written, written + len(shingles)
-                written += len(shingles)
+                places[wanted[row]] = written, written + len(shingles)
+                row, written = row + 1, written + len(shingles)
     return np.memmap(path, np.uint64, "r"), places
-
-
-def _grouped(rows: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    held: list[str] = []
-    start = 0
-    for _, text in rows:
-        held.append(text)
-        if len(held) == _READ:
-            yield start, held
-            start, held = start + len(held), []
-    if held:
-        yield start, held
 
 
 @numba.njit(nogil=True, cache=True)

@@ -16,9 +16,9 @@ class NearDuplicates(Settings):
     """Near-duplicate removal by MinHash and locality-sensitive hashing."""
 
     unit: Literal["words", "characters", "code"] = "words"
-    """What a shingle is made of: words (runs of letters and digits, lower case; each Han or Kana character one),
-    characters (lower case, without punctuation, single spaces: SlimPajama), or code (runs of letters, digits and _, case
-    kept: The Stack)."""
+    """What a shingle is made of: words (runs of letters and digits, lower case; each letter one where a script has no
+    spaces between words), characters (lower case, without ASCII punctuation, single spaces: SlimPajama), or code (runs
+    of letters, digits and _, case kept: The Stack)."""
     ngram: int = Field(default=5, gt=0)
     """Units in a shingle. A shorter document is one shingle."""
     permutations: int = Field(default=128, gt=0)
@@ -55,7 +55,8 @@ class SemanticDuplicates(Settings):
     """Near duplicates in meaning: embeddings, clusters, cosine inside a cluster (SemDeDup, arXiv:2303.09540)."""
 
     embedding: str = "tfidf"
-    """tfidf (word weights projected to 256 dimensions; needs no model) or the folder of a Hugging Face encoder."""
+    """tfidf (weighted words and pairs of words, hashed to 256 numbers; needs no model) or the folder of a Hugging Face
+    encoder."""
     clusters: int | None = Field(default=None, gt=0)
     """Clusters of k-means; default the root of the number of documents."""
     threshold: float = Field(default=0.95, gt=0, le=1)
@@ -66,8 +67,8 @@ class Duplicates(Settings):
     """Which documents repeat others, over all sources. Steps run in the order of these fields."""
 
     prefer: tuple[Literal["longest", "quality"], ...] = ()
-    """Which copy stays: that of the earlier source; within a source by these, in order (quality: the first of the stage's
-    models); and then the one whose text hashes lowest, so that the order of files decides nothing."""
+    """Which copy stays: that of the earlier source; within a source by these, in order (quality: the first of the
+    stage's models); and then the one whose text hashes lowest, so that the order of files decides nothing."""
     exact: Literal["none", "spaces", "normalised"] = "spaces"
     """Documents that count as equal: equal in all but white space, or also in all but case, accents' encoding and
     punctuation (dots.llm1)."""
@@ -102,8 +103,8 @@ class EvaluationSet(Settings):
         found = [one for one in found if one.name.endswith(EVALUATION_ENDINGS)]
         if not found:
             raise RequestError(
-                f"evaluation set '{self.name}': {self.path} holds no {', '.join(EVALUATION_ENDINGS)} file; set its path to"
-                " the evaluation's problems"
+                f"evaluation set '{self.name}': {self.path} holds no {', '.join(EVALUATION_ENDINGS)} file;"
+                " set its path to the evaluation's problems"
             )
         return sorted(found)
 
