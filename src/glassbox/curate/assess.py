@@ -67,7 +67,7 @@ def extra_columns(stage: Staging) -> dict[str, Any]:
     near, meaning = stage.config.duplicates.near, stage.config.duplicates.semantic
     extra: dict[str, Any] = {"signature": (np.uint32, near.permutations)} if near else {}
     if meaning:
-        extra["embedding"] = (np.float32, semantic.WIDTH)
+        extra["embedding"] = (np.float32, semantic.width(meaning))
     weighed = stage.config.sampling.scores if stage.config.sampling else ()
     return {**extra, **{f"score{k}": np.float32 for k in range(len(weighed))}}
 

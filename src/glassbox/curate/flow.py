@@ -72,8 +72,17 @@ def _rows(work: Work, folder: Path, numbers: Sequence[int], engine: Engine, work
     frame = daft.from_pydict({"part": list(numbers)})
     if not local:
         frame = frame.into_partitions(len(numbers))
-    for batch in frame.select(worker.do(frame["part"]).alias("row")).to_arrow_iter(results_buffer_size=workers):
-        yield from batch.column("row").to_pylist()
+    results = frame.select(worker.do(frame["part"]).alias("row")).to_arrow_iter(results_buffer_size=workers)
+    try:
+        for batch in results:
+            yield from batch.column("row").to_pylist()
+    except RuntimeError as error:
+        if "closed the connection" not in str(error):
+            raise
+        raise GlassboxError(
+            "a worker process died, perhaps for want of memory; set engine.workers lower and run the same command "
+            "again: finished parts are kept"
+        ) from error
 
 
 def _done(work: Work, folder: Path, part: int) -> str:

@@ -13,6 +13,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -140,17 +141,20 @@ def _contamination(stage: Staging, decisions: Decisions, hits: dict[int, Any]) -
     """Per evaluation: problems looked for, found, and in which documents."""
     assert stage.config.decontaminate
     ids = decisions.table["id"]
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, set[str]]] = {}
     for document in decisions.held:
-        for name, item, share, *_ in hits[document]:
-            if share > stage.config.decontaminate.share:
-                found.setdefault(name, {}).setdefault(item, []).append(ids[document].decode())
-    known = evaluations(stage.folder)
+        for name, item, *_ in hits[document]:
+            found.setdefault(name, {}).setdefault(item, set()).add(ids[document].decode())
+    cut = [document for document in decisions.held if decisions.table["code"][document] == 0]
     return {
         "ngram": stage.config.decontaminate.ngram,
         "share": stage.config.decontaminate.share,
-        "documents_dropped": len(decisions.held),
-        "sets": [{**about, "found": found.get(about["name"], {})} for about in known.about()],
+        "documents_dropped": len(decisions.held) - len(cut),
+        "documents_cut": len(cut),
+        "sets": [
+            {**asdict(one), "found": {item: sorted(ids) for item, ids in sorted(found.get(one.name, {}).items())}}
+            for one in evaluations(stage.folder).sets
+        ],
     }
 
 

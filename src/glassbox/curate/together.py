@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glassbox.curate import sampling
 from glassbox.curate.assess import extra_columns
+from glassbox.curate.contamination import stretches
 from glassbox.curate.duplicates import exact_copies, near_copies
 from glassbox.curate.scoring import classifier
 from glassbox.curate.semantic import semantic_copies
@@ -35,7 +36,7 @@ class Decisions:
     passages: dict[int, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
     """Document -> stretches [start, end) of its text, in characters, that are cut, and by which step."""
     held: dict[int, str] = field(default_factory=dict)
-    """Document dropped for an evaluation problem -> evaluation/problem."""
+    """Document dropped, or cut, for an evaluation problem -> evaluation/problem."""
     copies: NDArray[np.int32] | None = None
     """How often each document is used, where sampling says so."""
     sampled: dict[str, Any] = field(default_factory=dict)
@@ -187,18 +188,26 @@ def _meaning(stage: Staging, table: Table, rank: NDArray[np.int64]) -> None:
 
 
 def _evaluations(stage: Staging, decisions: Decisions, hits: dict[int, list[list[Any]]]) -> None:
-    """Documents that hold evaluation problems: dropped, or the match cut out with its surroundings."""
+    """Documents that hold evaluation problems: dropped, or the matches cut out with their surroundings."""
     settings, table = stage.config.decontaminate, decisions.table
     if settings is None:
         return
     share = np.zeros(len(table), np.float32)
-    hit = np.zeros(len(table), np.bool_)
-    for document, found in hits.items():
-        best = max(found, key=lambda one: one[2])
-        if best[2] > settings.share and table["code"][document] == 0:
-            share[document], hit[document] = best[2], True
-            decisions.held[document] = f"{best[0]}/{best[1]}"
-    table.drop(hit, "decontaminate", "evaluation_ngrams", share, settings.share)
+    gone = np.zeros(len(table), np.bool_)
+    found = np.array([document for document in sorted(hits) if table["code"][document] == 0], np.int64)
+    for document in found.tolist():
+        best = max(hits[document], key=lambda one: one[2])
+        share[document], gone[document] = best[2], True
+        decisions.held[document] = f"{best[0]}/{best[1]}"
+    if settings.cut is not None:
+        for document, text in texts(table, found):
+            cuts = stretches(len(text), [(start, end) for *_, start, end in hits[document]], settings.cut)
+            if cuts is None:
+                continue
+            gone[document] = False
+            decisions.passages[document] += [(start, end, "decontaminate") for start, end in cuts]
+            table["size"][document] = len(without(text, decisions.passages[document]).encode())
+    table.drop(gone, "decontaminate", "evaluation_ngrams", share, settings.share)
 
 
 def _sample(stage: Staging, decisions: Decisions) -> None:
