@@ -1,8 +1,8 @@
 """Documents as vectors of length 1, whose cosine says how alike they are.
 
 `word_vectors` needs no model: words and pairs of words, hashed with random signs to 256 numbers (Weinberger et al.,
-Feature Hashing, ICML 2009), weighted by 1 + ln(count) and by length, since long words are rare ones (Zipf). It stands in
-for TF-IDF with weights that do not depend on the other documents: a weak measure of meaning, and an honest one of
+Feature Hashing, ICML 2009), weighted by 1 + ln(count) and by length, since long words are rare ones (Zipf). It stands
+in for TF-IDF with weights that do not depend on the other documents: a weak measure of meaning, and an honest one of
 shared vocabulary. `encoder_vectors` asks an encoder model for the mean of its last hidden states.
 """
 

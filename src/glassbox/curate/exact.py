@@ -31,7 +31,7 @@ def content_keys(texts: pa.Array, how: Literal["spaces", "normalised"]) -> NDArr
     if how == "normalised":
         empty = np.flatnonzero(bounds[1:] == bounds[:-1])
     keys = np.empty((len(texts), 2), np.uint64)
-    view = memoryview(plain)
+    view = plain.data
     for d, (start, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
         keys[d] = np.frombuffer(hashlib.blake2b(view[start:end], digest_size=16).digest(), np.uint64)
     if how == "normalised" and len(empty):
@@ -83,17 +83,17 @@ def _decompositions() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.
     """For every code point: where its lower-cased decomposition begins in the second array (entries + 1; equal to the
     next for what is left out; white space is a blank); for every code point its combining class."""
     kinds, lower = character_tables()
-    starts, flat = np.zeros(0x110001, np.int32), []
-    classes = np.zeros(0x110000, np.uint8)
+    spaces, low = (kinds & SPACE).tolist(), lower.tolist()
+    starts, flat = [0], []
     for point in range(0x110000):
         sign = chr(point)
-        if kinds[point] & SPACE:
+        if spaces[point]:
             flat.append(32)
         elif unicodedata.category(sign)[0] not in "PS":
-            flat += [int(lower[ord(part)]) for part in unicodedata.normalize("NFD", sign)]
-            classes[point] = unicodedata.combining(sign)
-        starts[point + 1] = len(flat)
-    return starts, np.array(flat, np.int32), classes
+            flat += [low[ord(part)] for part in unicodedata.normalize("NFD", sign)]
+        starts.append(len(flat))
+    classes = np.fromiter((unicodedata.combining(chr(point)) for point in range(0x110000)), np.uint8, 0x110000)
+    return np.array(starts, np.int32), np.array(flat, np.int32), classes
 
 
 @numba.njit(nogil=True, cache=True)

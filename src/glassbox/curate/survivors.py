@@ -162,7 +162,7 @@ def _keep(table, members, bounds, limits, shingles, kept, similarity) -> None:  
     for g in range(len(bounds) - 1):
         count = 0
         for m in range(bounds[g], bounds[g + 1]):
-            best, most = -1, np.float64(0)
+            best, most = -1, 0.0
             for s in range(count):
                 agree[s] = agreement(table, members[stays[s]], members[m])
                 if agree[s] >= high and agree[s] / table.shape[1] > most:
