@@ -37,9 +37,9 @@ def read_documents(file: InputFile, source: Source, part: Part) -> Iterator[Raw]
         if isinstance(batch, str):
             yield skip(file, row, batch)
             continue
-        for values in _rows(batch.filter(pc.equal(batch["source"], source.name))):
+        for values in _rows(batch.filter(pc.equal(batch["source"], source.subset or source.name))):
             origin, url, identity, meta = (values.get(name) or "" for name in ("origin", "url", "id", "meta"))
-            text = (values["text"] or "").encode()
+            text = values["text"] if isinstance(values["text"], bytes) else (values["text"] or "").encode()
             yield Raw(origin, values.get("offset") or 0, url, text, "utf-8", False, "", identity, meta)
 
 
@@ -78,8 +78,8 @@ def _batches(
                 start, row = row, row + meta.row_group(group).num_rows
                 if group >= part.start:
                     yield from _group(table, group, start, found)
-    except (pa.ArrowException, OSError) as error:
-        yield row, f"damaged Parquet: {(str(error).splitlines() or [''])[0][:200]}"
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield row, _damaged(error)
 
 
 def _group(table: pq.ParquetFile, group: int, row: int, found: list[str]) -> Iterator[tuple[int, pa.RecordBatch | str]]:
@@ -96,8 +96,8 @@ def _group(table: pq.ParquetFile, group: int, row: int, found: list[str]) -> Ite
         for batch in table.iter_batches(rows, row_groups=[group], columns=found):
             yield row, batch
             row += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        yield row, f"damaged Parquet: {(str(error).splitlines() or [''])[0][:200]}"
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield row, _damaged(error)
 
 
 def _column(name: str, names: list[str]) -> str | None:
@@ -113,8 +113,21 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """The column's values; bytes instead of strings if one of them is not valid UTF-8."""
+    """The column's values. If a string is not valid UTF-8 they are bytes; what else has no value in Python is None."""
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:
-        return column.cast(pa.large_binary()).to_pylist()
+    except (ValueError, OverflowError):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return column.cast(pa.large_binary()).to_pylist()
+        return [_value(item) for item in column]
+
+
+def _value(item: pa.Scalar) -> Any:
+    try:
+        return item.as_py()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _damaged(error: Exception) -> str:
+    return f"damaged Parquet: {(str(error).splitlines() or [''])[0][:200]}"

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
+from glassbox.recipe.classify import ClassifierStage
+from glassbox.recipe.clutter import ClutterStage
 from glassbox.recipe.curation import CrawlStage, CurateStage
+from glassbox.recipe.paths import files_at
 from glassbox.recipe.sources import Source
 from glassbox.recipe.training import ImportStage
 
@@ -50,7 +53,18 @@ def raw_files(stage: Stage) -> list[Path]:
     """Files from outside the run that a stage reads, sorted; their hashes enter its fingerprint."""
     if isinstance(stage, ImportStage):
         return checkpoint_files(stage)
-    return source_files(stage) if isinstance(stage, CurateStage) else []
+    if isinstance(stage, (ClassifierStage, ClutterStage)):
+        return sorted({path for file in stage.labels.files for path in file.files()})
+    if isinstance(stage, CurateStage):
+        return sorted({*source_files(stage), *_list_files(stage)})
+    return []
+
+
+def _list_files(config: CurateStage) -> set[Path]:
+    """Evaluation sets, block lists and word lists of a curate stage."""
+    sets = config.decontaminate.sets if config.decontaminate else ()
+    rules = [source.urls for source in config.sources if source.urls]
+    return {path for one in (*sets, *rules) for path in one.files()}
 
 
 def checkpoint_files(config: ImportStage) -> list[Path]:
@@ -91,15 +105,7 @@ def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile]
         folder = Path(source.path.removeprefix("hf://"))
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
         return [InputFile(path, str(path)) for path in files], []
-    path = Path(source.path).expanduser()
-    if any(letter in source.path for letter in "*?["):
-        anchor = Path(path.anchor)
-        paths = sorted(found for found in anchor.glob(str(path.relative_to(anchor))) if found.is_file())
-    else:
-        paths = [path] if path.is_file() else _below(path, source.format)
-    if not paths:
-        what = "does not exist" if not path.exists() else f"holds no {' or '.join(ENDINGS[source.format][:3])} file"
-        raise RequestError(f"source '{source.name}': {source.path} {what}; set its path to your data")
+    paths = files_at(source.path, ENDINGS[source.format], f"source '{source.name}'")
     return [InputFile(path, str(path)) for path in paths], []
 
 

@@ -1,11 +1,13 @@
 """Settings of one source of documents: where they are, how their text is cleaned, which rules they go through."""
 
 import difflib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from glassbox.recipe.base import Settings
+from glassbox.recipe.paths import files_at
 from glassbox.recipe.rules import LINE_RULES, RULE_SETS
 
 
@@ -36,6 +38,12 @@ class UrlRules(Settings):
     once: bool = False
     """Whether of documents with the same address (scheme, trailing slash, fragment and tracking parameters aside) only
     one stays, over all sources."""
+
+    def files(self) -> list[Path]:
+        """The lists and word lists that are files, sorted. Raises RequestError for one that does not exist."""
+        lists = [path for given in (*self.domains, *self.urls) for path in files_at(given, ("",), "the address rules")]
+        words = (Path(word).expanduser() for word in (*self.strict, *self.hard, *self.soft))
+        return sorted({*lists, *(path for path in words if path.is_file())})
 
 
 class Language(Settings):
@@ -88,15 +96,15 @@ class Source(Settings):
     name: str = Field(pattern="^[a-z][a-z0-9_-]*$")
     """What the source is called in mixtures and reports."""
     format: Literal["warc", "html", "jsonl", "parquet", "text", "code", "hf", "documents"]
-    """How documents are stored; hf streams a Hugging Face data set; documents are those of an earlier curate stage whose
-    source has this name."""
+    """How documents are stored; hf streams a Hugging Face data set; documents are those of an earlier curate stage and
+    of its source of the same name."""
     path: str = ""
     """A file, a folder (searched whole) or a pattern with *; python:stdlib (this interpreter's library, format code);
     hf://NAME or hf://FOLDER (format hf)."""
     stage: str = ""
     """Instead of a path: the crawl stage whose pages (format warc) or the curate stage whose documents to read."""
     subset: str = ""
-    """hf: the data set's configuration, or a folder inside it."""
+    """hf: the data set's configuration, or a folder inside it; documents: the source there, where its name is another."""
     split: str = "train"
     """hf: the split to stream."""
     limit: int | None = Field(default=None, gt=0)
