@@ -13,17 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassbox.curate import markup as m
-from glassbox.curate.html import (
-    BREAK, CELLS, CHARS, ELEMENT, END, FLAGS, HEADING, ITEM, KIND, LEVEL, LINKED, LINKS, NODE, PARENT, PLAIN, PRE, START, Page,
-)  # fmt: skip
-from glassbox.curate.markup import TAG
+from glassbox.curate.html import Page
+from glassbox.curate.html_layout import (
+    BREAK,
+    CELLS,
+    CHARS,
+    ELEMENT,
+    END,
+    FLAGS,
+    HEADING,
+    ITEM,
+    KIND,
+    LEVEL,
+    LINKED,
+    NODE,
+    PARENT,
+    PRE,
+    START,
+    tags,
+)
 
 ELSEWHERE = m.NAV | m.FOOT | m.SIDE | m.SHARE | m.RELATED | m.FORM | m.AD
 OWN = m.META | m.CAPTION
-_ARTICLE, _MAIN, _HEADER, _FORM, _UL, _OL, _TABLE, _NAV, _FOOTER, _ASIDE, _DL = (
-    TAG[name] for name in "article main header form ul ol table nav footer aside dl".split()
+_ARTICLE, _MAIN, _HEADER, _UL, _OL, _TABLE, _NAV, _FOOTER, _ASIDE, _DL, _P = tags(
+    "article main header ul ol table nav footer aside dl p"
 )
-_P, _BODY, _HTML, _FIGURE = (TAG[name] for name in "p body html figure".split())
+FEWEST = 100
+"""Characters (blanks aside) that content has at least; with less, the content could not be told."""
 
 
 def content_lines(page: Page) -> NDArray[np.bool_]:
@@ -31,7 +47,21 @@ def content_lines(page: Page) -> NDArray[np.bool_]:
     keep = np.zeros(len(page.lines), np.bool_)
     if len(page.lines):
         _choose(page.text, page.lines, page.nodes, keep)
+        if page.lines[keep, CHARS].sum() < FEWEST:
+            outside = _blocks(page.lines, page.nodes)
+            if page.lines[outside, CHARS].sum() > page.lines[keep, CHARS].sum():
+                return outside
     return keep
+
+
+def _blocks(lines: NDArray[np.int32], nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(lines,) the lines outside navigation, footer and forms, for a page whose content cannot be told."""
+    outside = np.zeros(len(nodes), np.bool_)
+    unwanted = nodes[:, FLAGS] & (m.NAV | m.FOOT | m.SIDE | m.FORM | m.HIDDEN) != 0
+    outside[0] = True
+    for node in range(1, len(nodes)):
+        outside[node] = outside[nodes[node, PARENT]] and not unwanted[node]
+    return outside[lines[:, NODE]] & (lines[:, LINKED] < 0.9 * lines[:, CHARS])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -67,7 +97,10 @@ def _sentence_end(text, start, end):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _weight(text, line, ends, around):  # type: ignore[no-untyped-def]
-    """How much running text a line is, in characters outside links (Chinese and its like count double); `around` is the text of its paragraph."""
+    """How much running text a line is, in characters outside links (Chinese and its like count double).
+
+    `around` is the text of its paragraph.
+    """
     size = (line[END] - line[START] + line[CHARS]) * 0.5
     if line[KIND] == HEADING:
         return 0.0
@@ -109,22 +142,42 @@ def _sums(lines, nodes, weights, dead, total, linked, chars, count):  # type: ig
 
 
 @numba.njit(nogil=True, cache=True)
-def _named_otherwise(flags, tag, share, rest):  # type: ignore[no-untyped-def]
+def _marked(nodes, total, seen, flag):  # type: ignore[no-untyped-def]
+    """The weight in the outermost nodes that have a flag; `seen` is overwritten."""
+    weight = 0.0
+    seen[0] = False
+    for node in range(1, len(nodes)):
+        seen[node] = seen[nodes[node, PARENT]]
+        if not seen[node] and nodes[node, FLAGS] & flag:
+            weight += total[node]
+            seen[node] = True
+    seen[:] = False
+    return weight
+
+
+@numba.njit(nogil=True, cache=True)
+def _named_otherwise(flags, tag, share, rest, total, linked, visible):  # type: ignore[no-untyped-def]
     """Whether a block is something else than content, going by its names and its share of the page's weight."""
-    if flags & m.HIDDEN and share < 0.5:
+    if flags & m.HIDDEN and visible >= 250:
         return True
-    body = flags & m.BODY or tag == _ARTICLE or tag == _MAIN
+    body = flags & m.BODY or tag in (_ARTICLE, _MAIN)
     if body and share > 0.2:
         return False
-    if (tag == _NAV or tag == _FOOTER or tag == _ASIDE) and share < 0.5:
+    if (tag in (_NAV, _FOOTER, _ASIDE)) and share < 0.5:
         return True
     if flags & m.COMMENT and (rest >= 400 or share < 0.3):
         return True
+    if flags & ELSEWHERE == m.SHARE and total >= 60 and linked < 0.4 * total:
+        # A post of a social network that the text quotes.
+        return False
+    if flags & ELSEWHERE == m.RELATED and total >= 60 and linked == 0:
+        # A lead: `teaser` is also what the paragraph below the title is called.
+        return False
     if flags & ELSEWHERE and share < 0.3:
         return True
     if flags & OWN and share < 0.12:
         return True
-    return bool(flags & m.HEADER and share < 0.1)
+    return bool(flags & m.HEADER and share < 0.1 and (tag != _HEADER or total < 60))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -142,9 +195,8 @@ def _root(nodes, total, dead):  # type: ignore[no-untyped-def]
             if not outer[parent]:
                 summed += total[node]
             outer[node] = True
-            if total[node] >= total[best] or best == 0:
-                best = node
-            elif total[node] >= 0.9 * total[best] and _inside(nodes, node, best):
+            inner = total[node] >= 0.9 * total[best] and _inside(nodes, node, best)
+            if total[node] >= total[best] or best == 0 or inner:
                 best = node
         if best and total[best] >= 0.35 * whole and total[best] >= 0.6 * summed:
             return best
@@ -193,18 +245,16 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
     dead = np.zeros(count, np.bool_)
     _sums(lines, nodes, weights, dead, total, linked, chars, rows)
     whole = max(total[0], 1.0)
-    commented = 0.0
-    for node in range(1, count):
-        dead[node] = dead[nodes[node, PARENT]]
-        if not dead[node] and nodes[node, FLAGS] & m.COMMENT:
-            commented += total[node]
-            dead[node] = True
-    rest = whole - commented
+    rest = whole - _marked(nodes, total, dead, m.COMMENT)
+    visible = whole - _marked(nodes, total, dead, m.HIDDEN)
     dead[:] = False
     for node in range(1, count):
         flags = nodes[node, FLAGS]
         dead[node] = dead[nodes[node, PARENT]] or (
-            flags != 0 and _named_otherwise(flags, nodes[node, ELEMENT], total[node] / whole, rest)
+            flags != 0
+            and _named_otherwise(
+                flags, nodes[node, ELEMENT], total[node] / whole, rest, total[node], linked[node], visible
+            )
         )
     _sums(lines, nodes, weights, dead, total, linked, chars, rows)
     root = _root(nodes, total, dead)
@@ -218,11 +268,12 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
         menu[node] = menu[parent] or (
             inside[node]
             and not dead[node]
-            and (tag == _UL or tag == _OL or tag == _TABLE or tag == _DL or rows[node] >= 3)
+            and (tag in (_UL, _OL, _TABLE, _DL) or rows[node] >= 3)
             and chars[node] > 0
             and linked[node] > 0.6 * chars[node]
             and total[node] < 0.2 * total[root]
         )
+    named = nodes[root, FLAGS] & m.BODY
     first, last = n, -1
     for k in range(n):
         node = lines[k, NODE]
@@ -234,8 +285,16 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
         if weights[k] > 0 or (ends[k] and lines[k, LINKED] == 0):
             first = min(first, k)
             last = k
+    while (
+        first > 0
+        and first < n
+        and keep[first - 1]
+        and lines[first - 1, KIND] == HEADING
+        and lines[first - 1, LEVEL] >= 1
+    ):
+        first -= 1
     for k in range(n):
-        if keep[k] and (k < first or k > last):
+        if keep[k] and (k < first or k > last) and (not named or k > last):
             keep[k] = False
     # A heading with nothing below it.
     below = False

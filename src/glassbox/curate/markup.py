@@ -20,13 +20,15 @@ FORM, CAPTION, HIDDEN, BODY, CONTENT, CODE, GUTTER, MATH = (1 << bit for bit in 
 DRAWN, HEADER, NOTE, ARTICLE, DRAWN_SPAN = (1 << bit for bit in range(16, 21))
 """What an element's name, class, id, role or style says of its content (bits of a node's flags)."""
 
-BLOCKS = """html body div p ul ol li dl dt dd table thead tbody tfoot tr td th caption pre blockquote article section main
-nav header footer aside form fieldset figure figcaption h1 h2 h3 h4 h5 h6 details summary address center legend menu
+BLOCKS = """html body div p ul ol li dl dt dd table thead tbody tfoot tr td th caption pre blockquote article section
+main nav header footer aside form fieldset figure figcaption h1 h2 h3 h4 h5 h6 details summary address center legend menu
 dir listing plaintext hgroup search dialog"""
 VOIDS = "br hr img input meta link wbr source area base col embed param track basefont bgsound frame"
 RAWS = "script style title textarea iframe noembed noframes xmp"
 SKIPS = "noscript template svg select button object video audio canvas datalist map applet"
-INLINES = "head a span b i em strong code tt sup sub font small big q cite kbd samp var label u s time mark math mjx-math"
+INLINES = (
+    "head a span b i em strong code tt sup sub font small big q cite kbd samp var label u s time mark math mjx-math"
+)
 TAGS = tuple(f"{BLOCKS} {VOIDS} {RAWS} {SKIPS} {INLINES}".split())
 TAG = {name: number for number, name in enumerate(TAGS, 1)}
 """Element names as numbers from 1; 0 is any other element."""
@@ -45,8 +47,8 @@ OWN_FLAGS = {
     "dialog": FORM,
 }
 WORDS: dict[int, str] = {  # one word: anywhere in a class or id; with a hyphen, or after =: the whole of a token
-    NAV: """nav navbar navigation menu submenu breadcrumb breadcrumbs crumb crumbs pagination pager topbar toolbar mainmenu
-    topnav subnav navi navbox skip-link skiplinks wp-pagenavi post-nav page-links prevnext pagenav nextprev backlink
+    NAV: """nav navbar navigation menu submenu breadcrumb breadcrumbs crumb crumbs pagination pager topbar toolbar
+    mainmenu topnav subnav navi navbox skip-link skiplinks wp-pagenavi post-nav page-links prevnext pagenav nextprev backlink
     navigation-links toctoggle jumplinks""",
     FOOT: "footer foot copyright colophon legal imprint impressum disclaimer bottombar",
     SIDE: """sidebar aside rail widget widgets rightbar leftbar sidebars rightrail leftrail rightcolumn leftcolumn
@@ -90,9 +92,9 @@ WORDS: dict[int, str] = {  # one word: anywhere in a class or id; with a hyphen,
     wysiwyg""",
     CONTENT: "article content post entry story body text main page blog hentry artikel beitrag column maincontent",
     CODE: """syntaxhighlighter js-file-line-container blob-wrapper crayon-main crayon-table hljs-ln dp-highlighter""",
-    GUTTER: """gutter line-number line-numbers linenumber linenumbers linenos lineno linenodiv blob-num crayon-nums
-    line-numbers-rows hljs-ln-numbers lnt lnr rouge-gutter react-syntax-highlighter-line-number code-line-number
-    copy-button copybtn headerlink anchorjs-link header-anchor mw-editsection edit-section anchor-link""",
+    GUTTER: """=gutter line-number line-numbers =linenumber =linenumbers =linenos =lineno =linenodiv blob-num
+    crayon-nums line-numbers-rows hljs-ln-numbers =lnt =lnr rouge-gutter react-syntax-highlighter-line-number code-line-number
+    copy-button =copybtn =headerlink anchorjs-link header-anchor mw-editsection edit-section =permalink =copycode""",
     MATH: """latex tex mathtex math mwe-math-fallback-image-inline mwe-math-fallback-image-display equation mathimage
     ql-img-inline-formula ql-img-displayed-equation""",
     DRAWN_SPAN: "=mathjax",
