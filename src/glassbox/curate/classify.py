@@ -2,7 +2,8 @@
 linear layer (fastText's supervised mode, arXiv:1607.01759), by Adagrad with one step size a row.
 
 A text's scores are `bias + output @ sum(value * embeddings[bucket])` over its features (curate/features.py). Where
-there are no more classes than dimensions the two matrices are multiplied once and for all: scoring is faster then. Training is one thread and its order follows from the seed: the same texts give the same bytes.
+there are no more classes than dimensions the two matrices are multiplied once and for all: scoring is faster then.
+Training is one thread and its order follows from the seed: the same texts give the same bytes.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Features of a classifier: which n-grams of words a text has, hashed into buckets, and how much of each.
 
 A word is a run of letters and digits, lower-cased, each Han or Kana character one of its own; a run of the same sign is
-a word too (code and page furniture show in their signs). A feature's value is the root of its count, and a text's values
-have length 1, so that neither long texts nor common words outweigh the others.
+a word too (code and page furniture show in their signs). A feature's value is the root of its count, and a text's
+values have length 1, so that neither long texts nor common words outweigh the others.
 """
 
 import numba

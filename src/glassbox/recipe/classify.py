@@ -1,10 +1,15 @@
 """Settings of document classifiers: where labels come from, how they are trained, how documents are sampled by them."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from glassbox.errors import RequestError
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+
+LABEL_FILES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".txt", ".txt.gz", ".md")
+"""Endings of the files that a folder of labelled texts is searched for."""
 
 
 class LabelFile(Settings):
@@ -20,6 +25,21 @@ class LabelFile(Settings):
     limit: int | None = Field(default=None, gt=0)
     """Read at most this many; default all."""
 
+    def files(self) -> list[Path]:
+        """The files that `path` names, in the order they are read; RequestError if there are none."""
+        path = Path(self.path).expanduser()
+        if any(letter in self.path for letter in "*?["):
+            anchor = Path(path.anchor)
+            found = sorted(one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file())
+        elif path.is_file():
+            found = [path]
+        else:
+            found = sorted(one for one in path.rglob("*") if one.name.lower().endswith(LABEL_FILES) and one.is_file())
+        if not found:
+            what = f"holds no {', '.join(LABEL_FILES)} file" if path.exists() else "does not exist"
+            raise RequestError(f"labels: {self.path} {what}; set its path to your labelled texts")
+        return found
+
 
 class Judge(Settings):
     """A language model behind an OpenAI-compatible endpoint that labels a sample of the documents."""
@@ -28,6 +48,8 @@ class Judge(Settings):
     """Base address, such as http://127.0.0.1:8000/v1."""
     model: str
     """The model's name there."""
+    classes: tuple[str, ...] = ()
+    """Classes to choose from, or names of scores to give; default those of the labelled files."""
     documents: int = Field(default=1000, gt=0)
     """Documents to label, drawn by the hash of their id."""
     characters: int = Field(default=4000, gt=0)
@@ -49,7 +71,7 @@ class Judge(Settings):
 
 
 class Labels(Settings):
-    """Where labels come from; all that are given are put together."""
+    """Where labels come from; all that are given are put together, and a text with two classes is left out."""
 
     files: tuple[LabelFile, ...] = ()
     """Labelled texts."""
@@ -64,6 +86,8 @@ class Labels(Settings):
     def _check(self) -> "Labels":
         if not (self.files or self.judge):
             raise ValueError("labels need files or a judge")
+        if self.judge and not (self.files or self.judge.classes):
+            raise ValueError("a judge needs `classes` to choose from where no labelled file names them")
         return self
 
 
