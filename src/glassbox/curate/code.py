@@ -20,3 +20,12 @@ def extension(meta: str) -> str:
         return ""
     name = path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
     return "." + name.rsplit(".", 1)[-1]
+
+
+CODE_COLUMNS = ()
+
+
+def code_statistics(text, meta=()):
+    import numpy as np
+
+    return np.zeros((len(text), 0), np.float32)

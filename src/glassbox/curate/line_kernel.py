@@ -4,24 +4,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import (
-    ALPHANUMERIC,
-    DIGIT,
-    SPACE,
-    UNSPACED,
-    UPPER,
-    decode,
-    mix,
-    unit_end,
-    word_key,
-)
+from glassbox.curate.characters import ALPHANUMERIC, DIGIT, SPACE, UNSPACED, UPPER, decode, mix, unit_end, word_key
 from glassbox.recipe.rules import LINE_RULES
 
 LONGEST_WORD = 1000
 REPEATED_SPAN = 3
 SHORT_LINE_WORDS = 10
 """In-line phrases are cut from lines of at most so many words."""
-PROMPT_WORDS, PROMPT_LETTERS = 12, 24
+PROMPT_WORDS, PROMPT_LETTERS, PROMPT_CHARACTERS = 12, 24, 200
 """A prompt is a line of at most so many words, or so many letters where the script has no spaces between words."""
 ENDS, QUOTED_ENDS, WIDE_ENDS, CLOSING = (
     np.array([ord(c) for c in ends], np.int32) for ends in (".!?\"'", '.!?"', "。！？．｡", "”’」』）〉》")
@@ -43,14 +33,16 @@ PROMPTS = (
 """Advertisement and registration prompts, lower-cased (ours; dots.llm1 names the family but prints no list)."""
 
 
-def _phrases(words: tuple[str, ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Code points of all phrases on end, and where each one starts."""
+def phrases(words: tuple[str, ...]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Code points of all phrases on end, where each one starts, and which low bytes a first code point has."""
     bounds = np.cumsum([0, *map(len, words)])
-    return np.array([ord(c) for word in words for c in word], np.int32), bounds.astype(np.int64)
+    firsts = np.zeros(256, np.bool_)
+    firsts[[ord(word[0]) & 255 for word in words]] = True
+    return np.array([ord(c) for word in words for c in word], np.int32), bounds.astype(np.int64), firsts
 
 
 JAVASCRIPT, POLICY, COUNTS, NOTE, CART, PROMPT_WORD, READ_MORE, SIGN_IN = map(
-    _phrases, (("javascript",), POLICIES, COUNTED, NOTES, ("items in cart",), PROMPTS, ("read more",), ("sign-in",))
+    phrases, (("javascript",), POLICIES, COUNTED, NOTES, ("items in cart",), PROMPTS, ("read more",), ("sign-in",))
 )
 _REPEATED, _LONG_WORD, _JAVASCRIPT, _POLICY, _TERMINAL, _TERMINAL_TFDS, _FEW_WORDS, _FEW_WORDS_5, _CITATIONS = range(9)
 _UPPER_CASE, _DIGITS, _COUNTER, _ONE_WORD, _CART, _READ_MORE, _SIGN_IN, _PROMPT, _BARE_PATH = range(9, len(LINE_RULES))
@@ -59,7 +51,7 @@ _UPPER_CASE, _DIGITS, _COUNTER, _ONE_WORD, _CART, _READ_MORE, _SIGN_IN, _PROMPT,
 @numba.njit(nogil=True, cache=True)
 def starts_with(p, i, end, lower, phrases) -> int:  # type: ignore[no-untyped-def]
     """Where the first of the lower-case phrases that stands at `p[i]` ends; -1 if none does."""
-    points, bounds = phrases
+    points, bounds, _ = phrases
     for k in range(len(bounds) - 1):
         first, last = bounds[k], bounds[k + 1]
         if i + last - first > end:
@@ -74,8 +66,9 @@ def starts_with(p, i, end, lower, phrases) -> int:  # type: ignore[no-untyped-de
 
 @numba.njit(nogil=True, cache=True)
 def contains(p, start, end, lower, phrases) -> bool:  # type: ignore[no-untyped-def]
-    for i in range(start, end):  # noqa: SIM110 (any() of a generator is not compiled)
-        if starts_with(p, i, end, lower, phrases) >= 0:
+    firsts = phrases[2]
+    for i in range(start, end):
+        if firsts[lower[p[i]] & 255] and starts_with(p, i, end, lower, phrases) >= 0:
             return True
     return False
 
@@ -146,7 +139,22 @@ def _inline(rule, p, start, end, kinds, lower, i) -> int:  # type: ignore[no-unt
 
 
 @numba.njit(nogil=True, cache=True)
-def _whole(rule, p, start, end, kinds, lower, words, longest, unspaced) -> bool:  # type: ignore[no-untyped-def]
+def is_prompt(p, start, end, kinds, lower) -> bool:  # type: ignore[no-untyped-def]
+    """Whether a stripped line is short and holds one of PROMPTS."""
+    if end - start > PROMPT_CHARACTERS:
+        return False
+    words, most, i = 0, PROMPT_WORDS, start
+    while i < end:
+        if kinds[p[i]] & SPACE:
+            i += 1
+            continue
+        most = PROMPT_LETTERS if kinds[p[i]] & UNSPACED else most
+        words, i = words + 1, unit_end(p, i, end, kinds)
+    return bool(words <= most and contains(p, start, end, lower, PROMPT_WORD))
+
+
+@numba.njit(nogil=True, cache=True)
+def _whole(rule, p, start, end, kinds, lower, words, longest) -> bool:  # type: ignore[no-untyped-def]
     """Whether `rule` cuts the line `p[start:end]`; counts of words are those of the line before in-line cuts."""
     if rule == _LONG_WORD:
         return bool(longest > LONGEST_WORD)
@@ -167,8 +175,7 @@ def _whole(rule, p, start, end, kinds, lower, words, longest, unspaced) -> bool:
     if rule == _COUNTER:
         return _is_counter(p, start, end, kinds, lower)
     if rule == _PROMPT:
-        few = words <= PROMPT_WORDS or (unspaced and words <= PROMPT_LETTERS)
-        return bool(few and contains(p, start, end, lower, PROMPT_WORD))
+        return is_prompt(p, start, end, kinds, lower)
     upper = digits = slashes = 0
     for i in range(start, end):
         upper += kinds[p[i]] & UPPER != 0
@@ -254,16 +261,14 @@ def cut_kernel(data, offsets, kinds, lower, rules, repeated):  # type: ignore[no
                 at = end + 1
                 continue
             before, whole = count, _REPEATED if repeated and marked[line] else -1
-            words, longest_word, unspaced, i = 0, 0, False, first
+            words, longest_word = 0, 0
+            i = first
             while i < last:
                 if kinds[p[i]] & SPACE:
                     i += 1
                     continue
-                unspaced |= kinds[p[i]] & UNSPACED != 0
-                stop = unit_end(p, i, last, kinds)
-                longest_word = max(longest_word, stop - i)
-                words += 1
-                i = stop
+                past = unit_end(p, i, last, kinds)
+                words, longest_word, i = words + 1, max(longest_word, past - i), past
             text, start, stop, edited = p, first, last, False
             for rule in rules:
                 if whole >= 0:
@@ -271,29 +276,33 @@ def cut_kernel(data, offsets, kinds, lower, rules, repeated):  # type: ignore[no
                 if rule == _CITATIONS or _CART <= rule <= _SIGN_IN:
                     if rule != _CITATIONS and words > SHORT_LINE_WORDS:
                         continue
-                    i, m, changed = start, 0, False
+                    i = start
+                    while i < stop and (
+                        (rule == _CITATIONS and text[i] != 91) or _inline(rule, text, start, stop, kinds, lower, i) < 0
+                    ):
+                        i += 1
+                    if i == stop:
+                        continue
+                    i, m = start, 0
                     while i < stop:
                         j = _inline(rule, text, start, stop, kinds, lower, i)
+                        origin = where[i] if edited else i
                         if j < 0:
-                            q[m] = text[i]
-                            where[m] = where[i] if edited else i
+                            q[m], where[m] = text[i], origin
                             m, i = m + 1, i + 1
                             continue
-                        origin = where[i] if edited else i
-                        past = (where[j - 1] if edited else j - 1) + 1
                         if count == len(out):
                             out = _grown(out)
-                        out[count] = d, origin, past, line, at, rule
-                        count, i, changed = count + 1, j, True
-                    if changed:
-                        text, start, stop, edited = q, 0, m, True
-                        while start < stop and kinds[q[start]] & SPACE:
-                            start += 1
-                        while stop > start and kinds[q[stop - 1]] & SPACE:
-                            stop -= 1
-                        if start == stop:
-                            whole = rule
-                elif _whole(rule, text, start, stop, kinds, lower, words, longest_word, unspaced):
+                        out[count] = d, origin, (where[j - 1] if edited else j - 1) + 1, line, at, rule
+                        count, i = count + 1, j
+                    text, start, stop, edited = q, 0, m, True
+                    while start < stop and kinds[q[start]] & SPACE:
+                        start += 1
+                    while stop > start and kinds[q[stop - 1]] & SPACE:
+                        stop -= 1
+                    if start == stop:
+                        whole = rule
+                elif _whole(rule, text, start, stop, kinds, lower, words, longest_word):
                     whole = rule
             if whole >= 0:
                 if before == len(out):

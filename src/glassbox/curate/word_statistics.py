@@ -1,0 +1,164 @@
+"""What is measured on the characters and words of one document."""
+
+import numba
+import numpy as np
+
+from glassbox.curate.characters import ALPHANUMERIC, IDEOGRAPH, LETTER, SPACE, TERMINAL, UNSPACED, mix
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+STOP_CHARACTERS = "的是在了和有不这這"
+"""Chinese counterparts: the most frequent characters that are words of grammar."""
+SENTENCE = ".!?。！？।؟"
+LONGEST_COUNTED = 1024
+"""For the median, longer words count as so long."""
+WORD_COLUMNS = (
+    *("characters", "words", "mean_word_length", "hashes_per_word", "ellipses_per_word", "alphabetic_words"),
+    *("stop_words", "stop_characters", "alphanumeric", "sentences", "curly_brackets", "clean_characters"),
+    *("clause_length", "ideographs", "symbol_words", "median_word_length", "stop_words_exact", "stop_words_any_case"),
+    "symbols_per_word",
+)
+
+
+def _short_word(word: str) -> int:
+    """The number `_letters` gives a word of up to four letters."""
+    value = 0
+    for character in word:
+        value = value << 16 | ord(character)
+    return value
+
+
+_STOP = np.array([_short_word(word) for word in STOP_WORDS], np.uint64)
+_STOP_POINTS, _SENTENCE = (np.array([ord(one) for one in text], np.int32) for text in (STOP_CHARACTERS, SENTENCE))
+
+
+@numba.njit(nogil=True, cache=True)
+def index_of(points, point) -> int:  # type: ignore[no-untyped-def]
+    for k in range(len(points)):
+        if points[k] == point:
+            return k
+    return -1
+
+
+@numba.njit(nogil=True, cache=True)
+def share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _letters(p, first, last, lower, fold) -> np.uint64:  # type: ignore[no-untyped-def]
+    value = np.uint64(0)
+    for k in range(first, last):
+        value = value << np.uint64(16) | np.uint64((lower[p[k]] if fold else p[k]) & 0xFFFF)
+    return value
+
+
+@numba.njit(nogil=True, cache=True)
+def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) -> int:  # type: ignore[no-untyped-def]
+    """Fills WORD_COLUMNS, the words' hashes and the letters before each word; returns how many words there are."""
+    words = letters = hash_signs = ellipses = alphabetic = alphanumeric = sentences = curly = clean = symbols = 0
+    exact = any_case = dots = spaced_dots = clauses = clause = clause_letters = ideographs = long_words = 0
+    seen, gap, spaced_from, i = 0, False, 0, 0
+    ends[0] = 0
+    while i < n:
+        c = p[i]
+        kind = kinds[c]
+        if kind & SPACE:
+            gap, dots, i = clean > 0, 0, i + 1
+            if c == 10 and clause:
+                clauses, clause_letters, clause = clauses + 1, clause_letters + clause, 0
+            continue
+        start, first, last, letter, symbol = i, -1, -1, np.uint8(0), False
+        unspaced = kind & UNSPACED != 0
+        key = np.uint64(0xCBF29CE484222325)
+        while True:
+            key = (key ^ np.uint64(c)) * np.uint64(0x100000001B3)
+            if kind & ALPHANUMERIC:
+                letter |= kind & LETTER
+                alphanumeric += 1
+                clean += 1 + gap
+                gap = False
+                clause += 1
+                last = i
+                if first < 0:
+                    first = i
+                dots = 0
+                if kind & IDEOGRAPH:
+                    ideographs += 1
+                    k = index_of(_STOP_POINTS, c)
+                    if k >= 0:
+                        seen |= 1 << (16 + k)
+            else:
+                if c > 126 or c < 33:
+                    clean += 1 + gap
+                    gap = False
+                if clause:
+                    clauses, clause_letters, clause = clauses + 1, clause_letters + clause, 0
+                dots = dots + 1 if c == 46 else 0
+                if c == 46:
+                    if dots == 3:
+                        ellipses, dots = ellipses + 1, 0
+                    if i >= spaced_from + 4 and p[i - 1] == 32 and p[i - 2] == 46 and p[i - 3] == 32 and p[i - 4] == 46:
+                        spaced_dots, spaced_from = spaced_dots + 1, i + 1
+                elif c == 0x2026:
+                    ellipses += 1
+                    symbol = True
+                elif c == 35:
+                    hash_signs += 1
+                    symbol = True
+                elif c == 123:
+                    curly += 1
+                if kind & TERMINAL and index_of(_SENTENCE, c) >= 0:
+                    # A full stop inside a number or a name ends nothing; Chinese sentences follow without a space.
+                    after = p[i + 1] if i + 1 < n else 32
+                    sentences += c > 0x2FFF or (not kinds[after] & ALPHANUMERIC and index_of(_SENTENCE, after) < 0)
+            i += 1
+            if i == n:
+                break
+            c = p[i]
+            kind = kinds[c]
+            if kind & (SPACE | UNSPACED) or (unspaced and kind & ALPHANUMERIC):
+                break
+        hashes[words] = mix(key)
+        words += 1
+        letters += i - start
+        ends[words] = letters
+        alphabetic += letter != 0
+        symbols += symbol
+        if 2 <= last + 1 - first <= 4:
+            k = index_of(_STOP, _letters(p, first, last + 1, lower, True))
+            if k >= 0:
+                seen |= 1 << k
+                if variants and last + 1 - first == i - start:
+                    any_case += 1
+                    exact += _letters(p, first, last + 1, lower, False) == _STOP[k]
+        if variants:
+            histogram[min(i - start, LONGEST_COUNTED)] += 1
+            long_words = max(long_words, min(i - start, LONGEST_COUNTED))
+    if clause:
+        clauses, clause_letters = clauses + 1, clause_letters + clause
+    stop_words = stop_points = 0
+    for k in range(16):
+        stop_words += seen >> k & 1
+        stop_points += seen >> (16 + k) & 1
+    row[0], row[1], row[2] = n, words, share(letters, words)
+    row[3], row[4], row[5] = share(hash_signs, words), share(ellipses, words), share(alphabetic, words)
+    row[6], row[7], row[8], row[9] = stop_words, stop_points, share(alphanumeric, n), sentences
+    row[10], row[11], row[12], row[13] = curly, clean, share(clause_letters, clauses), share(ideographs, n)
+    if variants:
+        row[14], row[15] = share(symbols, words), _median(histogram, words, long_words)
+        row[16], row[17], row[18] = exact, any_case, share(hash_signs + ellipses + spaced_dots, words)
+    return words
+
+
+@numba.njit(nogil=True, cache=True)
+def _median(histogram, count, longest) -> float:  # type: ignore[no-untyped-def]
+    """The median of `count` lengths; empties the histogram."""
+    total, low, high = 0, -1, -1
+    for length in range(longest + 1):
+        total += histogram[length]
+        histogram[length] = 0
+        if low < 0 and 2 * total >= count:
+            low = length
+        if high < 0 and 2 * total > count:
+            high = length
+    return (low + high) / 2 if count else 0.0
