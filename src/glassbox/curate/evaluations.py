@@ -158,8 +158,7 @@ def _text(value: Any) -> str:
 
 
 def _words(text: str) -> NDArray[np.uint64]:
-    # Half of a surrogate pair can stand in JSON, but not in UTF-8.
-    return word_hashes(pa.array([text.encode("utf-8", "replace").decode()], pa.large_string()))[0]
+    return word_hashes(pa.array([text], pa.large_string()))[0]
 
 
 def _table(length: int, texts: NDArray[np.int64], words: list[NDArray[np.uint64]]) -> GramTable:
