@@ -68,6 +68,7 @@ def _batches(
     row = 0
     try:
         with pq.ParquetFile(file.path) as table:
+            allowed = LARGEST + EXPANSION * file.path.stat().st_size
             meta, names = table.metadata, table.schema_arrow.names
             for name in needed:
                 if _column(name, names) is None:
@@ -77,7 +78,7 @@ def _batches(
             for group in range(meta.num_row_groups if part.stop < 0 else min(part.stop, meta.num_row_groups)):
                 start, row = row, row + meta.row_group(group).num_rows
                 if group >= part.start:
-                    yield from _group(table, group, start, found)
+                    yield from _group(table, group, start, found, allowed)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield row, _damaged(error)
 
@@ -85,10 +86,9 @@ def _batches(
 def _group(table: pq.ParquetFile, group: int, row: int, found: list[str]) -> Iterator[tuple[int, pa.RecordBatch | str]]:
     """A row group in batches of bounded size; one that cannot be read is passed over, not what follows it."""
     meta = table.metadata.row_group(group)
-    parts = [meta.column(number) for number in range(meta.num_columns)]
-    parts = [part for part in parts if part.path_in_schema.partition(".")[0] in found]
-    size = sum(part.total_uncompressed_size for part in parts)
-    if size > LARGEST + EXPANSION * sum(part.total_compressed_size for part in parts):
+    # Not from the columns' own metadata: pyarrow ends the process when that is damaged.
+    size = meta.total_byte_size
+    if size > allowed:
         yield row, f"expands more than {EXPANSION} times"
         return
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES * meta.num_rows // max(size, 1)))

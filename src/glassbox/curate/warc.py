@@ -1,5 +1,6 @@
 """Pages of WARC files, gzipped or not, whole or damaged, with the byte offset of each record."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,16 @@ from glassbox.curate.unpack import BLOCK, GZIP_MAGIC, LARGEST, Damage, find, too
 RECORDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
 """Records that can hold a document: web pages, files, and text made from them (WET)."""
 MARKUP = ("text/html", "application/xhtml+xml")
+MEDIA = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,80}")
 ATTEMPTS = 1000
 """How often reading goes on after damage, and once more for every BLOCK bytes of the file."""
+REASONS = (
+    ("ecompress", "damaged gzip"),
+    ("header", "not a WARC record"),
+    ("end of file", "cut off record"),
+    ("-Encoding", "unknown encoding"),
+)
+"""What stands in a message of the reader -> the reason we give."""
 PROBE, PERIOD, REPEATS = 4096, 16, 32
 """Compressed data in which PERIOD bytes recur REPEATS times within PROBE bytes is no text: it expands to megabytes of
 one byte."""
@@ -123,6 +132,7 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
     if not media:
         media = "text/html" if b"<html" in payload[:2000].lower() else "unknown"
     media = media.partition(";")[0].strip()
+    media = media if MEDIA.fullmatch(media) else "unknown"
     if media not in (*MARKUP, "text/plain"):
         return Damage(offset, f"content type {media}")
     return Page(offset, (record.headers.get("WARC-Target-URI") or "").strip("<>"), payload, charset, media in MARKUP)
@@ -138,5 +148,6 @@ def _expanded(record: WarcRecord) -> bytes:
 
 
 def _reason(error: Exception) -> str:
+    """One of few sentences, whatever the damaged bytes say."""
     text = str(error)
-    return "damaged gzip" if "ecompress" in text else "not a WARC record" if "header" in text else text
+    return next((reason for part, reason in REASONS if part in text), "damaged record")
