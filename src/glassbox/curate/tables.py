@@ -83,7 +83,9 @@ def _batches(
         yield row, _damaged(error)
 
 
-def _group(table: pq.ParquetFile, group: int, row: int, found: list[str]) -> Iterator[tuple[int, pa.RecordBatch | str]]:
+def _group(
+    table: pq.ParquetFile, group: int, row: int, found: list[str], allowed: int
+) -> Iterator[tuple[int, pa.RecordBatch | str]]:
     """A row group in batches of bounded size; one that cannot be read is passed over, not what follows it."""
     meta = table.metadata.row_group(group)
     # Not from the columns' own metadata: pyarrow ends the process when that is damaged.
