@@ -14,7 +14,9 @@ from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.schema import Recipe
 
-PROSE = "\n".join(f"This is sentence {n} of a text that people have written for the tests, and it ends well." for n in range(9))
+PROSE = "\n".join(
+    f"This is sentence {n} of a text that people have written for the tests, and it ends well." for n in range(9)
+)
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def test_a_document_is_found_by_id_letters_and_address(made: tuple[Path, Recipe]
     shown = by_address.shown()
     assert ("-", "MENU AND HEAD   [lines: upper_case]") in shown
     assert ("-", "12 likes   [lines: counter]") in shown
-    assert [line.text for line in by_address.lines] == f"MENU AND HEAD\n{PROSE}\n\n12 likes\nThe last line of it.".split("\n")
+    assert [
+        line.text for line in by_address.lines
+    ] == f"MENU AND HEAD\n{PROSE}\n\n12 likes\nThe last line of it.".split("\n")
 
 
 def test_every_rule_is_told_with_value_and_threshold(made: tuple[Path, Recipe]) -> None:

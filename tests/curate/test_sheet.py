@@ -30,7 +30,11 @@ def filled(path: Path, verdicts: dict[str, str]) -> Path:
 
 
 def test_agreement_and_kappa_of_a_sheet(stage: Path, tmp_path: Path) -> None:
-    verdicts = {**dict.fromkeys(["k0", "k1", "k2", "d0"], "keep"), **dict.fromkeys(["k3", "d1", "d2"], " Drop "), "d3": ""}
+    verdicts = {
+        **dict.fromkeys(["k0", "k1", "k2", "d0"], "keep"),
+        **dict.fromkeys(["k3", "d1", "d2"], " Drop "),
+        "d3": "",
+    }
     found = agreement(filled(tmp_path / "s.csv", verdicts), stage)
     assert found["documents"] == 7
     assert found["agreement"] == pytest.approx(5 / 7)

@@ -112,8 +112,8 @@ def test_every_document_is_kept_or_dropped_with_its_reason(corpus: Path, tmp_pat
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from glassbox.curate import parts
-parts.PART_BYTES = 20_000  # several parts
+from glassbox.curate import flow, parts
+parts.PART_BYTES = flow.WORTH_BYTES = 20_000  # several parts, worth several workers
 from glassbox.curate.stage import run
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.curation import CurateStage
@@ -123,9 +123,7 @@ run(CurateStage(kind="curate", **json.loads(sys.argv[2])), Inputs(), Workspace(o
 
 
 @pytest.mark.slow
-def test_workers_and_the_order_of_files_on_disk_change_nothing(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_workers_and_the_order_of_files_on_disk_change_nothing(corpus: Path, tmp_path: Path) -> None:
     results = []
     for workers in (1, 2, 4):
         out = tmp_path / f"out-{workers}"
@@ -164,23 +162,29 @@ def test_an_interrupted_stage_goes_on_at_the_next_part(
     whole.mkdir()
     asked: list[int] = []
     run(given, Inputs(), Workspace(whole, stop_requested=lambda: bool(asked.append(1))))
+    assert len(asked) > 10
     for after in range(1, len(asked), 3):
         out = tmp_path / f"cut-{after}"
         out.mkdir()
-        calls: list[int] = []
-        with pytest.raises(Interrupted):
-            run(given, Inputs(), Workspace(out, stop_requested=lambda: len(calls) > after or bool(calls.append(1))))
-        done = {path.name for path in (out / "checkpoints" / "parts").glob("ingested-*.json")}
-        assert done
-        times = {name: (out / "checkpoints" / "parts" / name).stat().st_mtime_ns for name in done}
-        rerun: list[dict[str, int]] = []
-        run(given, Inputs(), Workspace(out, on_progress=lambda *_: rerun.append(_times(out, times))))
-        assert rerun[0] == times  # what was done is not done again
+        assert_goes_on(given, out, after)
         assert contents(out) == contents(whole)
 
 
-def _times(out: Path, names: dict[str, int]) -> dict[str, int]:
-    return {name: (out / "checkpoints" / "parts" / name).stat().st_mtime_ns for name in names}
+def assert_goes_on(given: CurateStage, out: Path, after: int) -> None:
+    """Stopped when asked for the `after`th time, the stage goes on, and what was done is not done again."""
+    parts = out / "checkpoints" / "parts"
+    asked: list[int] = []
+    with pytest.raises(Interrupted):
+        run(given, Inputs(), Workspace(out, stop_requested=lambda: len(asked) >= after or bool(asked.append(1))))
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("ingested-*.json")}
+    assert done
+    seen: list[dict[Path, int]] = []
+
+    def look(*_: object) -> None:
+        seen.append({path: path.stat().st_mtime_ns for path in done})
+
+    run(given, Inputs(), Workspace(out, on_progress=look))
+    assert seen[0] == seen[1] == done
 
 
 def test_stages_can_be_chained_and_documents_keep_their_names(corpus: Path, tmp_path: Path) -> None:
@@ -188,11 +192,15 @@ def test_stages_can_be_chained_and_documents_keep_their_names(corpus: Path, tmp_
     before = {row["id"]: row for row in rows(first, "documents")}
     source = {"name": "web", "format": "documents", "stage": "first", "clean": {"lines": "upper_case"}}
     inputs = Inputs((Artefact("first", "documents", first),))
-    second = curate(tmp_path / "second", inputs, sources=[{**source, "rules": "c4", "thresholds": {"c4_min_sentences": 9}}])
+    second = curate(
+        tmp_path / "second", inputs, sources=[{**source, "rules": "c4", "thresholds": {"c4_min_sentences": 9}}]
+    )
     after = {row["id"]: row for row in [*rows(second, "documents"), *rows(second, "dropped")]}
     assert after.keys() == before.keys()
     for name, row in after.items():
-        assert (row["origin"], row["offset"], row["text"]) == tuple(before[name][key] for key in ("origin", "offset", "text"))
+        assert (row["origin"], row["offset"], row["text"]) == tuple(
+            before[name][key] for key in ("origin", "offset", "text")
+        )
     empty = {**source, "name": "other"}
     with pytest.raises(RequestError, match="read no document from 'other'"):
         curate(tmp_path / "third", inputs, sources=[empty])

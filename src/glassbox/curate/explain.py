@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from glassbox.curate.rules import explain_rules
+from glassbox.curate.rules import Asked, explain_rules
 from glassbox.curate.statistics import STATISTICS
 from glassbox.errors import RequestError
 from glassbox.recipe.curation import CurateStage
@@ -39,8 +39,8 @@ class Explained:
     stage: str
     document: dict[str, Any]
     """Its row of `documents/` or `dropped/`."""
-    rules: list[tuple[str, str, str, float, float, bool]]
-    """(set, rule, statistic, value, threshold, whether it passes) of every rule of its source, in order."""
+    rules: list[Asked]
+    """Every rule of its source that was asked, in order."""
     lines: list[Line]
 
     def verdict(self) -> str:
@@ -79,14 +79,13 @@ class Explained:
 
     def as_data(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        names = ("set", "rule", "statistic", "value", "threshold", "passes")
         return {
             "stage": self.stage,
             "verdict": self.verdict(),
             "document": {
                 name: dict(value) if name in ("scores", "masked") else value for name, value in self.document.items()
             },
-            "rules": [dict(zip(names, rule, strict=True)) for rule in self.rules],
+            "rules": [rule._asdict() for rule in self.rules],
             "lines": [asdict(line) for line in self.lines],
         }
 

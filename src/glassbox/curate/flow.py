@@ -24,17 +24,21 @@ Work = Callable[[Path, int], None]
 """A step done to one part: (staging folder, part number)."""
 
 
-def worker_count(engine: Engine, parts: int) -> int:
-    """Workers that the parts can use and the memory allows; at least one."""
-    return max(1, min(engine.workers, parts, engine.memory // WORKER_BYTES))
+WORTH_BYTES = 16_000_000
+"""Stored bytes for which another worker is worth the seconds that it takes to start."""
 
 
-def each(work: Work, folder: Path, numbers: Sequence[int], engine: Engine) -> Iterator[int]:
-    """Do `work` to the parts `numbers`; yields each part's number when it is done, in any order.
+def worker_count(engine: Engine, parts: int, size: int) -> int:
+    """Workers that the parts and their `size` in bytes can use and the memory allows; at least one."""
+    return max(1, min(engine.workers, parts, engine.memory // WORKER_BYTES, size // WORTH_BYTES))
+
+
+def each(work: Work, folder: Path, numbers: Sequence[int], engine: Engine, size: int) -> Iterator[int]:
+    """Do `work` to the parts `numbers`, of `size` bytes in all; yields each number when its part is done, in any order.
 
     A GlassboxError of the work is raised here as it is. One worker of this machine is this very process.
     """
-    workers = worker_count(engine, len(numbers))
+    workers = worker_count(engine, len(numbers), size)
     if engine.runner == "local" and workers == 1:
         for number in numbers:
             work(folder, number)
@@ -98,7 +102,7 @@ def _use(engine: Engine) -> None:
     """Daft can be told its runner once in a process."""
     import daft
 
-    current = daft.runners._get_runner()
+    current: Any = daft.runners._get_runner()
     if engine.runner == "local":
         if current is None:
             daft.set_runner_native()

@@ -36,7 +36,7 @@ _Row = tuple[str, str, int, str, str, str, str, str]
 
 
 def ingest(folder: Path, number: int) -> None:
-    """Leaves `ingested-N.parquet` (INGESTED), `ingested-N.json` and, for `edge_lines`, `edges-N.npy`: hashes, counts."""
+    """Leaves `ingested-N.parquet` (INGESTED), `ingested-N.json` and, for `edge_lines`, `edges-N.npy`."""
     stage = staging.load(folder)
     source = stage.source(number)
     facts: dict[str, Any] = {"read": Counter(), "extract": Counter(), "skipped": []}

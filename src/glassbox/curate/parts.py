@@ -22,6 +22,12 @@ class Part:
     stop: int = -1
     """jsonl: the lines that begin in bytes [start, stop); parquet: the row groups [start, stop); -1: to the end."""
 
+    def size(self) -> int:
+        """Stored bytes of its files (of the whole file, where it is a stretch of row groups)."""
+        if self.stop >= 0 and self.files[0].path.suffix != ".parquet":
+            return self.stop - self.start
+        return sum(file.path.stat().st_size for file in self.files if file.path.exists())
+
 
 def parts_of(source: Source, files: Sequence[InputFile]) -> Iterator[Part]:
     """The parts of a source, in reading order."""

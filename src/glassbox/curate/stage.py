@@ -86,7 +86,8 @@ def _each(work: flow.Work, stage: Staging, step: str, doing: str, workspace: Wor
     numbers = stage.todo(step, "json")
     done = len(stage.parts) - len(numbers)
     workspace.progress(done, len(stage.parts), doing)
-    for _ in flow.each(work, stage.folder, numbers, stage.config.engine) if numbers else ():
+    size = sum(stage.parts[number][1].size() for number in numbers)
+    for _ in flow.each(work, stage.folder, numbers, stage.config.engine, size) if numbers else ():
         workspace.stop_if_asked()
         done += 1
         workspace.progress(done, len(stage.parts), doing)

@@ -19,6 +19,7 @@ from glassbox.curate.assess import extra_columns
 from glassbox.curate.contamination import stretches
 from glassbox.curate.duplicates import exact_copies, near_copies
 from glassbox.curate.scoring import classifier
+from glassbox.curate.selection import threshold_for_share
 from glassbox.curate.semantic import semantic_copies
 from glassbox.curate.staging import Staging, Table
 from glassbox.curate.substrings import repeated_passages
@@ -115,7 +116,7 @@ def _keep_best(stage: Staging, table: Table) -> None:
             continue
         mine = [n for n, source in enumerate(stage.config.sources) if not use.sources or source.name in use.sources]
         here = table.kept() & np.isin(table.sources, mine)
-        least = sampling.threshold_for_share(table["rank"][here], table["size"][here], use.share)
+        least = threshold_for_share(table["rank"][here], table["size"][here], use.share)
         table.drop(here & (table["rank"] < least), "models", f"{use.stage}.best_share", table["rank"], float(least))
 
 

@@ -54,7 +54,7 @@ class CurateStage(Stage):
     gives: ClassVar[str] = "documents"
 
     kind: Literal["curate"]
-    """Read, extract, filter, deduplicate, decontaminate, sample; everything dropped is kept aside with rule and value."""
+    """Read, extract, filter, deduplicate, decontaminate, sample; what is dropped is kept aside with rule and value."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """Where documents come from. Of duplicates the one of the earlier source stays."""
     models: tuple[ModelUse, ...] = ()

@@ -62,9 +62,8 @@ def raw_files(stage: Stage) -> list[Path]:
 
 def _list_files(config: CurateStage) -> set[Path]:
     """Evaluation sets, block lists and word lists of a curate stage."""
-    sets = config.decontaminate.sets if config.decontaminate else ()
-    rules = [source.urls for source in config.sources if source.urls]
-    return {path for one in (*sets, *rules) for path in one.files()}
+    found = {path for one in (config.decontaminate.sets if config.decontaminate else ()) for path in one.files()}
+    return found.union(*(source.urls.files() for source in config.sources if source.urls))
 
 
 def checkpoint_files(config: ImportStage) -> list[Path]:
@@ -93,7 +92,7 @@ def source_files(config: CurateStage) -> list[Path]:
 
 
 def files_of(source: Source, pages: Mapping[str, Path]) -> tuple[list[InputFile], list[LeftOut]]:
-    """The files of one source in reading order, and folders left out. `pages`: stage -> folder of its pages or documents."""
+    """The files of one source in reading order, and folders left out. `pages`: stage -> folder of what it left."""
     if source.stage:
         folder = pages[source.stage]
         if source.format == "documents":

@@ -59,7 +59,7 @@ class EdgeLines(Settings):
     """Cut lines that many documents of a source share at their head or foot (dots.llm1, arXiv:2506.05767, app. C.2)."""
 
     lines: int = Field(default=5, gt=0)
-    """How many lines at each end of a document are looked at; empty lines and lines of symbols alone are passed over."""
+    """How many lines at each end of a document are looked at; empty ones and those of symbols alone do not count."""
     copies: int = Field(default=200, ge=0)
     """The first so many documents of the source with a line at their edge keep it; from all others it is cut. The
     report's 200 are meant for a crawl of the web; 3 suit ten thousand documents."""
@@ -104,7 +104,7 @@ class Source(Settings):
     stage: str = ""
     """Instead of a path: the crawl stage whose pages (format warc) or the curate stage whose documents to read."""
     subset: str = ""
-    """hf: the data set's configuration, or a folder inside it; documents: the source there, where its name is another."""
+    """hf: the data set's configuration, or a folder inside it; documents: the source there, if it has another name."""
     split: str = "train"
     """hf: the split to stream."""
     limit: int | None = Field(default=None, gt=0)
