@@ -53,7 +53,7 @@ def die(folder: Path, number: int) -> None:
 
 
 def test_a_worker_that_dies_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(GlassboxError, match="a worker process died, .* finished parts are kept"):
+    with pytest.raises(GlassboxError, match=r"a worker process died, .* finished parts are kept"):
         list(flow.each(die, tmp_path, range(4), Engine(workers=2), 10**9))
 
 
