@@ -67,7 +67,7 @@ def starts_with(p, i, end, lower, phrases) -> int:  # type: ignore[no-untyped-de
 @numba.njit(nogil=True, cache=True)
 def contains(p, start, end, lower, phrases) -> bool:  # type: ignore[no-untyped-def]
     firsts = phrases[2]
-    for i in range(start, end):
+    for i in range(start, end):  # noqa: SIM110 (any() of a generator is not compiled)
         if firsts[lower[p[i]] & 255] and starts_with(p, i, end, lower, phrases) >= 0:
             return True
     return False

@@ -92,7 +92,7 @@ def measure_lines(p, n, words, letters, kinds, tables, variants, row, dolma, dcl
 @numba.njit(nogil=True, cache=True)
 def measure_paragraphs(p, n, kinds, tables, row) -> None:  # type: ignore[no-untyped-def]
     """Duplicate paragraphs: shares of those that are not blank, and of the characters. Two newlines or more end one."""
-    keys, stamps, counts, clock = tables
+    keys, stamps, _, clock = tables
     clock[0] += 1
     stamp, mask = clock[0], np.int64(len(keys) - 1)
     count = copies = copied = i = 0

@@ -18,7 +18,7 @@ from glassbox.curate.line_kernel import is_prompt, line_bounds, phrases, starts_
 PAGE_COLUMNS = ("prompt_lines", "difference_lines", "unwanted_title", "unwanted_address")
 
 TITLES = re.compile(
-    r"(?i)\s*(?:(?:error|http)?\s*(?:40[0134]|50[0234])\b|page not found|not found|access denied|forbidden"
+    r"(?i)(?:(?:error|http)? ?(?:40[0134]|50[0234])\b|page not found|not found|access denied|forbidden"
     r"|(?:log|sign) ?(?:in|up)\b|register\b|create (?:an )?account|forgot(?:ten)? (?:your )?password|index of /"
     r"|search results|shopping cart|checkout\b|untitled\b|just a moment|attention required|difference between revisions"
     r"|页面不存在|找不到|访问出错|登录|注册|用户登录|会员登录|搜索结果|购物车|版本差异)"
@@ -49,7 +49,7 @@ def page_statistics(text: pa.Array, meta: Sequence[str] = ()) -> NDArray[np.floa
         known = fields(one)
         title, address = known.get("title"), known.get("url")
         if isinstance(title, str) and title:
-            out[d, 2] = TITLES.match(title[:LONGEST_ADDRESS]) is not None
+            out[d, 2] = TITLES.match(title.strip()[:LONGEST_ADDRESS]) is not None
         if isinstance(address, str) and address:
             out[d, 3] = ADDRESSES.search(address[:LONGEST_ADDRESS]) is not None
     return out

@@ -1,6 +1,6 @@
 """Repeated words and n-grams of one document, exactly: no n-gram is hashed that cannot repeat.
 
-An (n + 1)-gram repeats only where its first n words do, so from n to n + 1 only the places of repeated n-grams are kept;
+An (n + 1)-gram repeats only where its first n words do, so from n to n + 1 only places of repeated n-grams are kept;
 in most texts a few in a hundred are left after n = 3. N-grams are told apart by 64-bit hashes.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 TOP_SIZES, COPIED_SIZES = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 LONGEST_PERIOD = 13
 """Runs of n-grams of up to so many words or characters are looked for (arXiv:2409.02060, section 2)."""
-TOP_COUNT, TOP_FIRST, TOP_LONGEST, WALKED, COVERED, SUMMED, ALL = range(7)
+TOP_COUNT, TOP_FIRST, TOP_LONGEST, WALKED, COVERED, SUMMED, EVERY = range(7)
 """Columns of `measure_grams`: of the most frequent n-gram (a count above 1) its count, the place of the earliest of the
 equally frequent and the letters of the longest of them; letters of repeated n-grams by datatrove's walk, which jumps
 over what it has counted; letters of words that some repeated n-gram covers; letters of all repeated n-grams, overlaps
@@ -19,7 +19,7 @@ _STAMP, _NUMBER = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
 
 
 @numba.njit(nogil=True, cache=True)
-def table_size(entries: int) -> int:
+def table_size(entries) -> int:  # type: ignore[no-untyped-def]
     size = 16
     while size < 2 * entries:
         size *= 2
@@ -28,14 +28,14 @@ def table_size(entries: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def insert(keys, stamps, stamp, mask, key) -> int:  # type: ignore[no-untyped-def]
-    """The slot of `key` in an open-addressing table, where entries of other stamps are empty; negative (~slot) if new."""
+    """The slot of `key` in an open-addressing table, entries of other stamps being empty; negative (~slot) if new."""
     slot = np.int64(key & np.uint64(mask))
     while stamps[slot] == stamp:
         if keys[slot] == key:
-            return slot
+            return int(slot)
         slot = (slot + 1) & mask
     keys[slot], stamps[slot] = key, stamp
-    return ~slot
+    return int(~slot)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -63,7 +63,7 @@ def measure_grams(words, hashes, ends, table, places, top, out) -> None:  # type
         tail += ends[max(words - n + 1, 0)]
         row = out[n]
         if n <= words:
-            row[ALL] = (sums - head) - (sums - tail)
+            row[EVERY] = (sums - head) - (sums - tail)
         # A slot is two cells: the hash, and the number of the n-gram under the stamp of this turn.
         clock[0] += 1
         stamp, mask, found, distinct = np.uint64(clock[0]) << np.uint64(32), table_size(left) - 1, 0, 0
@@ -72,7 +72,7 @@ def measure_grams(words, hashes, ends, table, places, top, out) -> None:  # type
             if i + n > words:
                 continue
             key = grams[k] * base + hashes[i + n - 1]
-            slot = 2 * np.int64(key & np.uint64(mask))
+            slot = np.int64(2) * np.int64(key & np.uint64(mask))
             while cells[slot + 1] & _STAMP == stamp and cells[slot] != key:
                 slot = (slot + 2) & (2 * mask + 1)
             if cells[slot + 1] & _STAMP != stamp:
@@ -81,7 +81,7 @@ def measure_grams(words, hashes, ends, table, places, top, out) -> None:  # type
                 number = distinct
                 distinct += 1
             else:
-                number = np.int64(cells[slot + 1] & _NUMBER)
+                number = int(cells[slot + 1] & _NUMBER)
                 counts[number] += 1
             at[found], numbers[found], grams[found] = i, number, key
             found += 1

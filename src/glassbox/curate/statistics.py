@@ -49,9 +49,9 @@ def statistics(
         wanted = {rule.statistic for name in sets for rule in RULE_SETS[name]}
     data, offsets = utf8_buffer(text)
     main = np.zeros((len(text), len(KERNEL_COLUMNS)), np.float32)
-    groups = [bool(wanted & set(columns)) for columns in (VARIANT_COLUMNS, RUN_COLUMNS)]
-    kernel(data, offsets, *character_tables(), *groups, main)
-    for measured, columns in zip(groups, (VARIANT_COLUMNS, RUN_COLUMNS), strict=True):
+    variants, runs = (bool(wanted & set(columns)) for columns in (VARIANT_COLUMNS, RUN_COLUMNS))
+    kernel(data, offsets, *character_tables(), variants, runs, main)
+    for measured, columns in ((variants, VARIANT_COLUMNS), (runs, RUN_COLUMNS)):
         if not measured:
             main[:, [KERNEL_COLUMNS.index(name) for name in columns]] = np.nan
     extra = np.full((len(text), 3), np.nan, np.float32)

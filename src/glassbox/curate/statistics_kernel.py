@@ -7,6 +7,7 @@ from glassbox.curate.characters import ALPHANUMERIC, DIGIT, IDEOGRAPH, LETTER, d
 from glassbox.curate.line_statistics import LINE_COLUMNS, measure_lines, measure_paragraphs, measure_raw_paragraphs
 from glassbox.curate.repetition import (
     COVERED,
+    EVERY,
     SUMMED,
     TOP_COUNT,
     TOP_FIRST,
@@ -16,7 +17,6 @@ from glassbox.curate.repetition import (
     measure_grams,
     table_size,
 )
-from glassbox.curate.repetition import ALL as EVERY
 from glassbox.curate.word_statistics import LONGEST_COUNTED, WORD_COLUMNS, measure_words, share
 
 _GRAMS = (*(f"top_{n}_gram" for n in (2, 3, 4)), *(f"duplicate_{n}_grams" for n in (5, 6, 7, 8, 9, 10)))
@@ -102,7 +102,7 @@ def _gram_columns(n, words, ends, grams, row) -> None:  # type: ignore[no-untype
 
 @numba.njit(nogil=True, cache=True)
 def _dolma_columns(words, ends, grams, row) -> None:  # type: ignore[no-untyped-def]
-    """Dolma's: the most frequent n-gram without spaces, of the words' characters; copies of all characters of n-grams."""
+    """Dolma's: the most frequent n-gram without spaces, of the words' letters; copies of the letters of all n-grams."""
     for size in range(2, 5):
         count, first = grams[size, TOP_COUNT], grams[size, TOP_FIRST]
         if count == 0 and words >= size:
