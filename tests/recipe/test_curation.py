@@ -1,16 +1,24 @@
 """Settings of crawl and curate: what is refused, and in what words."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from glassbox.recipe.curation import CrawlStage, CurateStage, Decontaminate, NearDuplicates, Source
+from glassbox.recipe.base import Settings
+from glassbox.recipe.classify import ClassifierStage, Judge, Labels, ModelUse, Sampling
+from glassbox.recipe.clutter import ClutterStage
+from glassbox.recipe.curation import CrawlStage, CurateStage, Engine
+from glassbox.recipe.duplicates import Decontaminate, Duplicates, EvaluationSet, NearDuplicates, Substrings
+from glassbox.recipe.files import raw_files
+from glassbox.recipe.sources import Clean, EdgeLines, Source, UrlRules
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"rules": ["gopher_qualty"]}, "'gopher_qualty' is no rule set; the nearest is 'gopher_quality'"),
-        ({"lines": "javascrpt"}, "'javascrpt' is no line rule; the nearest is 'javascript'"),
+        ({"clean": {"lines": "javascrpt"}}, "'javascrpt' is no line rule; the nearest is 'javascript'"),
         ({"rules": "c4", "thresholds": {"c4_min_sentence": 2}}, "the nearest is 'c4_min_sentences'"),
         ({"rules": "c4", "thresholds": {"gopher_min_words": 2}}, "no rule in the source's rule sets"),
         ({"stage": "pages"}, "needs either a path or a stage"),
@@ -20,6 +28,7 @@ from glassbox.recipe.curation import CrawlStage, CurateStage, Decontaminate, Nea
         ({"path": "python:stdlib"}, "python:stdlib with format code is meant"),
         ({"path": "hf://x"}, "go together"),
         ({"path": "x", "format": "hf"}, "go together"),
+        ({"format": "documents"}, "format documents reads a stage, not a path"),
         ({"name": "Big Name"}, "String should match pattern"),
     ],
 )
@@ -45,8 +54,49 @@ def test_sources_have_names_of_their_own_and_read_stages_they_take_from() -> Non
         CurateStage(kind="curate", sources=[one])
 
 
-@pytest.mark.parametrize("settings", [CrawlStage, CurateStage, Source, NearDuplicates, Decontaminate])
-def test_settings_are_few_and_described(settings: type) -> None:
+SOURCE = {"name": "a", "format": "text", "path": "x"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"models": [{"stage": "q"}]}, "models uses 'q', which is not in `from`"),
+        ({"models": [{"stage": "q", "sources": "b"}], "from": "q"}, "applied to 'b', which is no source"),
+        ({"sources": [{**SOURCE, "clean": {"clutter": {"stage": "c"}}}]}, "uses 'c', which is not in `from`"),
+        ({"sampling": {"category": "t"}}, "sampling goes by 't', which is not among the models"),
+        ({"sampling": {"targets": {"x": 0.5}}}, "category"),
+        ({"models": [{"stage": name, "share": 0.5} for name in "qr"], "from": ["q", "r"]}, "only one model"),
+    ],
+)
+def test_a_wrong_use_of_models_is_refused(settings: dict, sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        CurateStage(**{"kind": "curate", "sources": [SOURCE], **settings})
+
+
+def test_lists_evaluations_and_labels_are_raw_files(tmp_path: Path) -> None:
+    for name in ("a.txt", "domains", "words.txt", "test.jsonl", "labels.jsonl"):
+        (tmp_path / name).write_text("x\n")
+    at = {name.partition(".")[0]: str(tmp_path / name) for name in ("a.txt", "domains", "words.txt", "test.jsonl")}
+    urls = {"domains": at["domains"], "hard": [at["words"], "casino"]}
+    stage = CurateStage(
+        kind="curate",
+        sources=[{**SOURCE, "path": at["a"], "urls": urls}],
+        decontaminate={"sets": [{"name": "test", "path": at["test"]}]},
+    )
+    assert {path.name for path in raw_files(stage)} == {"a.txt", "domains", "words.txt", "test.jsonl"}
+    labels = {"files": [{"path": str(tmp_path / "labels.jsonl")}]}
+    for other in (ClassifierStage(kind="classifier", labels=labels), ClutterStage(kind="clutter", labels=labels)):
+        assert [path.name for path in raw_files(other)] == ["labels.jsonl"]
+
+
+CLASSES = (
+    *(CrawlStage, CurateStage, Engine, Source, UrlRules, Clean, EdgeLines, NearDuplicates, Duplicates, Substrings),
+    *(Decontaminate, EvaluationSet, ClassifierStage, ClutterStage, Labels, Judge, ModelUse, Sampling),
+)
+
+
+@pytest.mark.parametrize("settings", CLASSES)
+def test_settings_are_few_and_described(settings: type[Settings]) -> None:
     fields = settings.model_fields
     assert len(fields) <= 13
     assert all(field.description for field in fields.values())

@@ -21,8 +21,13 @@ class Settings(BaseModel):
     )
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrMore = BeforeValidator(_as_tuple)
+"""In an annotation of a tuple of strings: a single string is a tuple of one."""
+Names = Annotated[tuple[str, ...], OneOrMore]
 
 
 class Stage(Settings):
@@ -35,7 +40,7 @@ class Stage(Settings):
 
     kind: str
     """What the stage does; the other settings follow from it."""
-    inputs: Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(alias="from")] = ()
+    inputs: Annotated[Names, Field(alias="from")] = ()
     """Names of the stages whose artefacts this one takes (a name or a list of names)."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from glassbox.errors import RequestError
-from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.base import NOT_IDENTITY, Names, Settings, Stage
 
 LABEL_FILES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".txt", ".txt.gz", ".md")
 """Endings of the files that a folder of labelled texts is searched for."""
@@ -48,7 +48,7 @@ class Judge(Settings):
     """Base address, such as http://127.0.0.1:8000/v1."""
     model: str
     """The model's name there."""
-    classes: tuple[str, ...] = ()
+    classes: Names = ()
     """Classes to choose from, or names of scores to give; default those of the labelled files."""
     documents: int = Field(default=1000, gt=0)
     """Documents to label, drawn by the hash of their id."""
@@ -122,11 +122,11 @@ class ModelUse(Settings):
 
     stage: str
     """The classifier stage."""
-    sources: tuple[str, ...] = ()
+    sources: Names = ()
     """Sources it is applied to; default all."""
     keep: dict[str, float] = Field(default={})
     """Class (or score name) -> smallest probability (or score) to stay; all must hold."""
-    drop: tuple[str, ...] = ()
+    drop: Names = ()
     """Classes whose documents go, when they are the most probable one."""
     share: float | None = Field(default=None, gt=0, le=1)
     """Keep this share of the documents (by bytes), those of the highest probability of the class in `best`."""

@@ -83,8 +83,6 @@ class CurateStage(Stage):
                     raise ValueError(f"model '{model.stage}' is applied to '{name}', which is no source")
         if sum(model.share is not None for model in self.models) > 1:
             raise ValueError("only one model may keep a share; chain another curate stage for a second one")
-        if self.sampling and self.sampling.category == "" and (self.sampling.targets or self.sampling.weights):
-            raise ValueError("sampling names categories, so it needs `category`: the classifier stage that tells them")
         for what, stage in self._named_stages():
             if stage not in self.inputs:
                 raise ValueError(f"{what} '{stage}', which is not in `from`")

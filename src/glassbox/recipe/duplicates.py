@@ -1,12 +1,12 @@
 """Settings of what is decided between documents: duplicates, repeated passages, evaluation sets."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from glassbox.errors import RequestError
-from glassbox.recipe.base import Settings
+from glassbox.recipe.base import Names, OneOrMore, Settings
 
 EVALUATION_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz")
 """What a folder of evaluation problems is searched for."""
@@ -66,7 +66,7 @@ class SemanticDuplicates(Settings):
 class Duplicates(Settings):
     """Which documents repeat others, over all sources. Steps run in the order of these fields."""
 
-    prefer: tuple[Literal["longest", "quality"], ...] = ()
+    prefer: Annotated[tuple[Literal["longest", "quality"], ...], OneOrMore] = ()
     """Which copy stays: that of the earlier source; within a source by these, in order (quality: the first of the
     stage's models); and then the one whose text hashes lowest, so that the order of files decides nothing."""
     exact: Literal["none", "spaces", "normalised"] = "spaces"
@@ -87,7 +87,7 @@ class EvaluationSet(Settings):
     """What the report calls it."""
     path: str
     """JSON lines (.jsonl, .jsonl.gz), Parquet, or text (one problem a line); a file, a folder or a pattern."""
-    fields: tuple[str, ...] = ("question",)
+    fields: Names = ("question",)
     """Fields whose texts are looked for, each on its own (a list of texts as one)."""
 
     def files(self) -> list[Path]:

@@ -2,20 +2,15 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from glassbox.recipe.base import Settings
+from glassbox.recipe.base import Names, Settings
 from glassbox.recipe.paths import files_at
 from glassbox.recipe.rules import LINE_RULES, RULE_SETS
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 FieldName = Literal["text", "html", "url", "title", "path", "licence", "stars", "repository"]
 PersonalData = Literal["email", "ip", "phone", "card", "key"]
 
