@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import zstandard
 
 from glassbox.curate.parts import Part
 from glassbox.curate.readers import RAW_SCHEMA, Raw, batches, read
-from glassbox.curate.unpack import Damage, blocks
+from glassbox.curate.unpack import LARGEST, Damage, blocks
 from glassbox.errors import RequestError
 from glassbox.recipe.files import InputFile
 from glassbox.recipe.sources import Source
@@ -139,3 +140,40 @@ def test_the_magic_number_can_lie_inside_a_member(tmp_path: Path) -> None:
     found = list(blocks(path))
     assert len([block for block in found if isinstance(block, Damage)]) == 1
     assert b"".join(block for block in found if isinstance(block, bytes)).endswith(b"tail\n")
+
+
+def test_what_is_no_regular_file_is_a_skipped_row(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", tmp_path, Path("/dev/zero")):
+        for file_format in ("text", "jsonl", "warc", "parquet"):
+            assert [row.skipped for row in rows_of(path, file_format)] == ["no regular file"]
+
+
+def test_odd_names_and_empty_files(tmp_path: Path) -> None:
+    names = [b"new\nline.txt", b"\xff\xfe.txt", " caf\u00e9 *?.txt".encode(), b"-rf.txt"]
+    for name in names:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"")
+    files = tuple(InputFile(path, path.name) for path in sorted(tmp_path.iterdir()))
+    rows = list(read(Source(name="s", format="text", path=str(tmp_path)), Part(files)))
+    assert [(row.payload, row.skipped) for row in rows] == [(b"", "")] * 4
+    (batch,) = batches(rows)
+    assert sorted(batch["origin"].to_pylist()) == sorted(name.decode("utf-8", "replace") for name in names)
+
+
+def test_code_knows_its_path_and_whole_files_may_be_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_bytes(gzip.compress(b"x = 1\n"))
+    (row,) = rows_of(path, "code")
+    assert (row.payload, json.loads(row.meta), row.markup) == (b"x = 1\n", {"path": "x.py"}, False)
+    path.write_bytes(bytes(LARGEST + 1))
+    assert [row.skipped for row in rows_of(path, "code")] == ["larger than 64 MB"]
+
+
+def test_a_hugging_face_folder_of_a_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    for folder in ("python", "java"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(json.dumps({"text": folder, "licence": ["MIT"]}) + "\n")
+    source = Source(name="s", format="hf", path=f"hf://{tmp_path}", subset="java")
+    (row,) = read(source, Part(()))
+    assert (row.payload, json.loads(row.meta)) == (b"java", {"licence": "MIT"})

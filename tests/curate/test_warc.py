@@ -1,13 +1,17 @@
 """WARC files: real ones, hurt ones, and what is no WARC at all."""
 
+import gzip
+import random
+import zlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from glassbox.curate.unpack import Damage
+from glassbox.curate.unpack import LARGEST, Damage
 from glassbox.curate.warc import Page, pages
+from tests.curate import bombs
 
 
 def split(path: Path) -> tuple[list[Page], list[Damage]]:
@@ -83,3 +87,61 @@ def test_an_empty_file_and_one_of_noise(tmp_path: Path) -> None:
     for name, data, expected in (("a.warc", b"", []), ("b.warc", b"noise\n" * 100, ["not a WARC record"])):
         (tmp_path / name).write_bytes(data)
         assert [d.reason for d in split(tmp_path / name)[1]] == expected
+
+
+@pytest.mark.parametrize("unit", [b"\0", b"\n", b"A: b\r\n"])
+def test_a_bomb_is_stopped(tmp_path: Path, unit: bytes) -> None:
+    path = tmp_path / "bomb.warc.gz"
+    first = gzip.compress(bombs.response(b"<p>first"))
+    bombs.gzip_stream(path, 10_000_000_000, b"WARC/1.0\r\nContent-Length: 10000000000\r\n\r\n" * (unit == b"\0"), unit)
+    path.write_bytes(first + path.read_bytes())
+    found, damage = split(path)
+    assert [page.payload for page in found] == [b"<p>first"]
+    assert damage[-1].reason == ("not a WARC record" if unit == b"A: b\r\n" else "expands without end")
+    assert len(damage) <= 2
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda body: zlib.compress(body, 6)])
+def test_a_page_that_expands_without_end_is_stopped_and_the_next_is_read(tmp_path: Path, pack: object) -> None:
+    coding = b"Content-Encoding: %s\r\n"
+    name = b"gzip" if pack is gzip.compress else b"deflate"
+    bomb = bombs.response(pack(bytes(100_000_000)), coding % name)
+    good = bombs.response(pack(b"<p>good"), coding % name)
+    twice = bombs.response(pack(pack(b"<p>twice")), coding % (name + b", " + name))
+    (tmp_path / "a.warc").write_bytes(bomb + good + twice)
+    found, damage = split(tmp_path / "a.warc")
+    assert [page.payload for page in found] == [b"<p>good"]
+    assert [d.reason for d in damage] == ["larger than 64 MB", "compressed more than once"]
+
+
+def test_a_record_that_is_too_large_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes(bombs.response(bytes(LARGEST)) + bombs.response(b"<p>good"))
+    found, damage = split(path)
+    assert [page.payload for page in found] == [b"<p>good"]
+    assert [d.reason for d in damage] == ["larger than 64 MB"]
+
+
+def test_a_file_of_false_starts_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "a.warc").write_bytes(b"WARC/1.\n" * 500_000)
+    assert [d.reason for d in split(tmp_path / "a.warc")[1]] == ["not a WARC record"]
+
+
+def test_undamaged_files_hold_as_many_records_as_their_list_says(data: Path) -> None:
+    damaged = ("bad", "trunc", "wrong", "clipped", ".arc", "resource")
+    files = [path for path in (data / "warc").rglob("*arc*") if path.is_file() and "LICENSE" not in path.name]
+    whole = [path for path in files if not any(part in path.name for part in damaged)]
+    assert sum(len([*pages(path)]) for path in whole) == 68
+
+
+def test_flipped_bytes_never_raise(web: Path, tmp_path: Path) -> None:
+    plain, chance = gzip.decompress(web.read_bytes())[:60_000], random.Random(1)
+    path = tmp_path / "hurt.warc"
+    seen = set()
+    for _ in range(300):
+        hurt = bytearray(plain)
+        for _ in range(chance.choice([1, 30])):
+            hurt[chance.randrange(len(hurt))] = chance.randrange(256)
+        path.write_bytes(hurt)
+        seen |= {"page" if isinstance(found, Page) else found.reason for found in pages(path)}
+    assert {"page", "cut off record"} <= seen

@@ -41,6 +41,8 @@ def read(source: Source, part: Part) -> Iterator[Raw]:
 
 def _safe(reader: Reader, file: InputFile, source: Source, part: Part) -> Iterator[Raw]:
     """The reader's rows; a file that the system refuses to read becomes one skipped row."""
+    if not file.origin.isascii():  # names may hold bytes that are no text
+        file = InputFile(file.path, file.origin.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     try:
         if stat.S_ISREG(file.path.stat().st_mode):
             yield from reader(file, source, part)

@@ -10,25 +10,34 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glassbox.curate.parts import Part
-from glassbox.curate.raw import BATCH_BYTES, BATCH_ROWS, Raw, columns, document, skip
+from glassbox.curate.raw import BATCH_BYTES, Raw, columns, document, skip
 from glassbox.curate.unpack import EXPANSION, LARGEST
 from glassbox.errors import RequestError
 from glassbox.recipe.files import InputFile
 from glassbox.recipe.sources import Source
 
+READ_ROWS = 128
+"""Rows read at a time; a dictionary of one long text can make them all alike, and large."""
+LAST_ROW = 1 << 62
+"""A damaged file may say that it has more rows."""
 KEPT = ("id", "text", "origin", "offset", "url", "meta", "source")
 """Columns of an earlier stage's documents that are read."""
 
 
 def read_parquet(file: InputFile, source: Source, part: Part) -> Iterator[Raw]:
     """The documents of the part's row groups; `offset` is the row in the file."""
-    wanted = columns(source)
+    wanted, left = columns(source), _allowed(file)
     for row, batch in _batches(file, part, wanted, wanted[:1]):
         if isinstance(batch, str):
             yield skip(file, row, batch)
             continue
         for number, values in enumerate(_rows(batch)):
-            yield document(file, row + number, values, source)
+            found = document(file, row + number, values, source)
+            left -= len(found.payload)
+            if left < 0:
+                yield skip(file, row + number, _expands())
+                return
+            yield found
 
 
 def read_documents(file: InputFile, source: Source, part: Part) -> Iterator[Raw]:
@@ -68,7 +77,7 @@ def _batches(
     row = 0
     try:
         with pq.ParquetFile(file.path) as table:
-            allowed = LARGEST + EXPANSION * file.path.stat().st_size
+            allowed = _allowed(file)
             meta, names = table.metadata, table.schema_arrow.names
             for name in needed:
                 if _column(name, names) is None:
@@ -76,7 +85,7 @@ def _batches(
                     return
             found = [name for name in dict.fromkeys(_column(name, names) for name in wanted) if name is not None]
             for group in range(meta.num_row_groups if part.stop < 0 else min(part.stop, meta.num_row_groups)):
-                start, row = row, row + meta.row_group(group).num_rows
+                start, row = row, min(row + max(meta.row_group(group).num_rows, 0), LAST_ROW)
                 if group >= part.start:
                     yield from _group(table, group, start, found, allowed)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -91,9 +100,9 @@ def _group(
     # Not from the columns' own metadata: pyarrow ends the process when that is damaged.
     size = meta.total_byte_size
     if size > allowed:
-        yield row, f"expands more than {EXPANSION} times"
+        yield row, _expands()
         return
-    rows = max(1, min(BATCH_ROWS, BATCH_BYTES * meta.num_rows // max(size, 1)))
+    rows = max(1, min(READ_ROWS, BATCH_BYTES * meta.num_rows // max(size, 1)))
     try:
         for batch in table.iter_batches(rows, row_groups=[group], columns=found):
             yield row, batch
@@ -129,6 +138,15 @@ def _value(item: pa.Scalar) -> Any:
         return item.as_py()
     except (ValueError, OverflowError):
         return None
+
+
+def _allowed(file: InputFile) -> int:
+    """Bytes that the file may become."""
+    return LARGEST + EXPANSION * file.path.stat().st_size
+
+
+def _expands() -> str:
+    return f"expands more than {EXPANSION} times"
 
 
 def _damaged(error: Exception) -> str:

@@ -16,8 +16,8 @@ LARGEST = 64_000_000
 EXPANSION = 100
 """Bytes that a byte of a compressed file may become, beyond the first LARGEST: text becomes 3 to 20."""
 BLOCK = 1 << 16
-PIECE = 1 << 11
-"""Compressed bytes given to zstd at a time: it makes at most 32,768 bytes of one, so 64 MB of this."""
+PIECE = 1 << 10
+"""Compressed bytes given to zstd at a time: it makes at most 32,768 bytes of one, so 34 MB of this."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 

@@ -46,16 +46,17 @@ class _Bomb(OSError):
 
 
 class _Compressed:
-    """A gzip file that raises _Bomb before a stretch that expands to nothing but repetition."""
+    """A gzip file that raises _Bomb when it is read on after a block that ends in what expands to repetition alone."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+        self.file, self.bomb = file, False
 
     def read(self, size: int) -> bytes:
+        if self.bomb:
+            raise _Bomb("expands without end")
         data = self.file.read(size)
         tail = data[-PROBE:]
-        if len(tail) == PROBE and tail.count(tail[:PERIOD]) >= REPEATS:
-            raise _Bomb("expands without end")
+        self.bomb = len(tail) == PROBE and tail.count(tail[:PERIOD]) >= REPEATS
         return data
 
     def tell(self) -> int:
