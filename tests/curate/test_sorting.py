@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glassbox.curate import sorting
 from glassbox.curate.sorting import sorted_blocks
 
 
@@ -34,9 +32,9 @@ def test_any_records_come_out_in_order(
     assert not list(tmp_path.iterdir())
 
 
-def test_more_runs_than_are_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorting, "FAN_IN", 3)
+def test_more_runs_than_are_merged_at_a_time(tmp_path: Path) -> None:
     records = np.random.default_rng(0).integers(0, 5000, (4000, 2), np.uint64)
+    records[1000:1500, 0] = 7
     memory = 4 * 16 * 200
     found = list(sorted_blocks(iter([records]), tmp_path, memory))
     assert len(found) > 10

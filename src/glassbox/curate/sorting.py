@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Records = NDArray[np.uint64]
-FAN_IN = 64
-"""Runs merged at a time: so many files are read side by side."""
+STRETCH = 1 << 20
+"""Bytes read at a time of each of the files that are merged; as many files are merged at a time as memory has room."""
 _SHARE = 4
 """Sorting a block takes so many times its bytes: the records, their order, a copy in that order, and what is read."""
+_RUN = 1 << 24
+"""Bytes of a run at most, however much memory there is: larger ones leave the processor's caches and sort slower."""
+_FEWEST, _MOST = 4, 1024
+_SHORT = 16
 _LEAST = 64
 """Fewest records that are held of a run, whatever the memory."""
 
@@ -28,7 +32,7 @@ def sorted_blocks(blocks: Iterable[Records], scratch: Path, memory: int) -> Iter
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="sort-") as folder:
         runs: list[Path | Records] = []
-        for records in _filled(blocks, memory // _SHARE):
+        for records in _filled(blocks, min(memory // _SHARE, _RUN)):
             if runs and isinstance(runs[0], np.ndarray):
                 runs[0] = _write(Path(folder), 0, [runs[0]])
             run = _sorted(records)
@@ -38,12 +42,13 @@ def sorted_blocks(blocks: Iterable[Records], scratch: Path, memory: int) -> Iter
             yield runs[0]
             return
         paths = [run for run in runs if isinstance(run, Path)]
-        while len(paths) > FAN_IN:
-            merged = _write(Path(folder), written, _merged(paths[:FAN_IN], memory))
+        width = min(max(memory // STRETCH, _FEWEST), _MOST)
+        while len(paths) > width:
+            merged = _write(Path(folder), written, _merged(paths[:width], memory))
             written += 1
-            for path in paths[:FAN_IN]:
+            for path in paths[:width]:
                 path.unlink()
-            paths = [*paths[FAN_IN:], merged]
+            paths = [*paths[width:], merged]
         yield from _merged(paths, memory)
 
 
@@ -65,18 +70,14 @@ def _filled(blocks: Iterable[Records], size: int) -> Iterator[Records]:
 
 
 def _sorted(records: Records) -> Records:
-    """Sort by the first number, which is quick; then only what is equal in it by all."""
-    order = np.argsort(records[:, 0])
-    first = records[order, 0]
-    equal = first[1:] == first[:-1]
-    tied = np.zeros(len(records), bool)
-    tied[1:] |= equal
-    tied[:-1] |= equal
-    places = np.flatnonzero(tied)
-    if len(places):
-        among = order[places]
-        order[places] = among[np.lexsort(records[among].T[::-1])]
-    return records[order]
+    """Sort by the first number, which is quick; then what is equal in it by all: few in place, the rest at once."""
+    out = np.empty_like(records)
+    long = np.zeros(len(records), np.bool_)
+    _arrange(records, np.argsort(np.ascontiguousarray(records[:, 0])), out, long)
+    if long.any():
+        among = out[long]
+        out[long] = among[np.lexsort(among.T[::-1])]
+    return out
 
 
 def _write(folder: Path, number: int, blocks: Iterable[Records]) -> Path:
@@ -95,7 +96,7 @@ def _merged(paths: list[Path], memory: int) -> Iterator[Records]:
     if not paths:
         return
     width = int(paths[0].suffix[1:])
-    stretch = max(memory // (2 * 8 * width * (len(paths) + 1)), _LEAST)
+    stretch = max(min(memory // (2 * (len(paths) + 1)), STRETCH) // (8 * width), _LEAST)
     held = np.empty((len(paths), stretch, width), np.uint64)
     place, filled = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
     offset = np.zeros(len(paths), np.int64)
@@ -113,6 +114,35 @@ def _merged(paths: list[Path], memory: int) -> Iterator[Records]:
             return
         yield out[:count].copy()
         empty = np.flatnonzero((place == filled) & ~ended)
+
+
+@numba.njit(nogil=True, cache=True)
+def _less(one, other) -> bool:  # type: ignore[no-untyped-def]
+    for column in range(len(one)):
+        if one[column] != other[column]:
+            return one[column] < other[column]
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
+def _arrange(records, order, out, long) -> None:  # type: ignore[no-untyped-def]
+    """Copies records in an order that sorts their first numbers, and sorts short runs of equal ones by insertion; marks
+    what stands in longer runs."""
+    row = np.empty(records.shape[1], np.uint64)
+    begin = 0
+    for i in range(len(order)):
+        for column in range(records.shape[1]):
+            row[column] = records[order[i], column]
+        if i and out[i - 1, 0] != row[0]:
+            begin = i
+        at = i
+        if i - begin < _SHORT:
+            while at > begin and _less(row, out[at - 1]):
+                out[at] = out[at - 1]
+                at -= 1
+        else:
+            long[begin if i - begin == _SHORT else i : i + 1] = True
+        out[at] = row
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
