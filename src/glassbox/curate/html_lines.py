@@ -108,6 +108,11 @@ def merge_row(depth, stack, lines, state):  # type: ignore[no-untyped-def]
     """Makes the cells of a table row one line, if each is one short line."""
     first, last = stack[depth, STACK_LINE], state[LINES]
     row = stack[depth, STACK_ROW]
+    if last - first == 1 and first and lines[first - 1, KIND] == CELLS and lines[first - 1, ROW] == row - 1:
+        # The row's other cells are empty.
+        if lines[first, KIND] == PLAIN:
+            lines[first, KIND], lines[first, LEVEL] = CELLS, 0
+        return
     if last - first < 2 or lines[last - 1, END] - lines[first, START] > 1500:
         return
     for k in range(first, last):

@@ -156,11 +156,24 @@ def read_text(data, i, out, state, keys, values):  # type: ignore[no-untyped-def
                     if i + 1 >= n or data[i + 1] != 10:
                         out[o] = 10
                         o += 1
-                elif soft:
-                    # Markup of a code table is indented itself.
-                    if c != 10 and o > line_start and out[o - 1] != 10:
-                        out[o] = c
+                elif soft and (o == line_start or out[o - 1] == 10):
+                    # Markup of a code table is itself broken into lines and indented.
+                    k = i
+                    while k < n and (data[k] == 32 or (data[k] >= 9 and data[k] <= 13)):
+                        broken = data[k] == 10
+                        k += 1
+                        if broken:
+                            break
+                    if broken or k == n or data[k] == 60:
+                        i = k
+                        continue
+                    while i < k:
+                        out[o] = data[i]
                         o += 1
+                        i += 1
+                    continue
+                elif soft and c == 10:
+                    pass
                 else:
                     out[o] = c
                     o += 1

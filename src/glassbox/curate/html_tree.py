@@ -191,6 +191,8 @@ def start_tag(tag, kind, flags, following, stack, counts, out, lines, nodes, sta
         # A formula's MathML is often hidden beside its picture, and is what is wanted.
         state[SKIP], state[UNSEEN] = depth, inline_hidden != 0
         return
+    if tag == _DD:
+        state[BREAK_NOW] = 1
     if tag == _TABLE:
         entry[STACK_ROW] = entry[STACK_CELL] = -1
     elif tag == _TR:
@@ -209,7 +211,7 @@ def start_tag(tag, kind, flags, following, stack, counts, out, lines, nodes, sta
     if block and state[NODES] < len(nodes) and tag != _P:
         node = nodes[state[NODES]]
         node[PARENT], node[ELEMENT], node[FIRST] = parent[STACK_NODE], tag, state[LINES]
-        node[FLAGS] = 0 if tag in (_BODY, _HTML) else flags
+        node[FLAGS] = flags & m.FORUM if tag in (_BODY, _HTML) else flags
         entry[STACK_NODE] = state[NODES]
         state[NODES] += 1
     elif block and state[NODES] < len(nodes) and flags:

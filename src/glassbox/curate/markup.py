@@ -17,11 +17,12 @@ VOID, BLOCK, SKIP, RAW = 1, 2, 4, 8
 
 NAV, FOOT, SIDE, COMMENT, SHARE, RELATED, AD, META = (1 << bit for bit in range(8))
 FORM, CAPTION, HIDDEN, BODY, CONTENT, CODE, GUTTER, MATH = (1 << bit for bit in range(8, 16))
-DRAWN, HEADER, NOTE, ARTICLE, DRAWN_SPAN = (1 << bit for bit in range(16, 21))
+DRAWN, HEADER, NOTE, ARTICLE, DRAWN_SPAN, FORUM = (1 << bit for bit in range(16, 22))
 """What an element's name, class, id, role or style says of its content (bits of a node's flags)."""
 
 BLOCKS = """html body div p ul ol li dl dt dd table thead tbody tfoot tr td th caption pre blockquote article section
-main nav header footer aside form fieldset figure figcaption h1 h2 h3 h4 h5 h6 details summary address center legend menu
+main nav header footer aside form fieldset figure figcaption h1 h2 h3 h4 h5 h6 details summary address center legend
+    menu
 dir listing plaintext hgroup search dialog"""
 VOIDS = "br hr img input meta link wbr source area base col embed param track basefont bgsound frame"
 RAWS = "script style title textarea iframe noembed noframes xmp"
@@ -48,7 +49,8 @@ OWN_FLAGS = {
 }
 WORDS: dict[int, str] = {  # one word: anywhere in a class or id; with a hyphen, or after =: the whole of a token
     NAV: """nav navbar navigation menu submenu breadcrumb breadcrumbs crumb crumbs pagination pager topbar toolbar
-    mainmenu topnav subnav navi navbox skip-link skiplinks wp-pagenavi post-nav page-links prevnext pagenav nextprev backlink
+    mainmenu topnav subnav navi navbox skip-link skiplinks wp-pagenavi post-nav page-links prevnext pagenav nextprev
+    backlink
     navigation-links toctoggle jumplinks""",
     FOOT: "footer foot copyright colophon legal imprint impressum disclaimer bottombar",
     SIDE: """sidebar aside rail widget widgets rightbar leftbar sidebars rightrail leftrail rightcolumn leftcolumn
@@ -73,10 +75,11 @@ WORDS: dict[int, str] = {  # one word: anywhere in a class or id; with a hyphen,
     entry-utility entry-footer post-footer article-footer postmetadata categories post-categories reading-time
     readtime story-meta article-info byline-wrapper article-topics topics keywords labels contributor contributors
     post-author entry-author meta-info blog-post-meta last-updated lastmod credits article-details views-count
-    authorname author-name articledate""",
+    authorname author-name articledate signature""",
     FORM: """newsletter subscribe subscription signup sign-up login log-in register registration paywall modal popup
     overlay cookie cookies consent gdpr lightbox optin opt-in newslettersignup nl-signup cta donate donation
-    mc_embed_signup search searchform search-form rating ratings vote voting poll survey tooltip feedback alert
+    mc_embed_signup search searchform search-form rating ratings vote votes upvote
+    downvote voting poll survey tooltip feedback alert
     cookie-notice cookie-banner call-to-action notification noscript-warning toast""",
     CAPTION: """caption captions wp-caption-text figcaption image-caption img-caption photo-credit photocredit credit
     imagecaption photo-caption media-caption image-credit picture-caption copyright-info gallery-caption""",
@@ -89,11 +92,14 @@ WORDS: dict[int, str] = {  # one word: anywhere in a class or id; with a hyphen,
     articlebodycontent story-text rich-text richtext field-name-body mw-parser-output markdown-body blog-content
     article-main post__content post-bodycopy entry__content theme-content main-text main-content-body
     article-entry post-container-body article__text content__article-body c-article-body article-wrap-content
-    wysiwyg""",
+    wysiwyg bbwrapper message-body message-content js-post-body s-prose cooked postbody bbp-reply-content""",
+    FORUM: """forum forums thread topic-post bbpress phpbb vbulletin question-page qa-main discourse xenforo viewtopic
+    showthread""",
     CONTENT: "article content post entry story body text main page blog hentry artikel beitrag column maincontent",
     CODE: """syntaxhighlighter js-file-line-container blob-wrapper crayon-main crayon-table hljs-ln dp-highlighter""",
-    GUTTER: """=gutter line-number line-numbers =linenumber =linenumbers =linenos =lineno =linenodiv blob-num
-    crayon-nums line-numbers-rows hljs-ln-numbers =lnt =lnr rouge-gutter react-syntax-highlighter-line-number code-line-number
+    GUTTER: """=gutter line-number line-numbers =linenumber =linenumbers =linenos =lineno =linenodiv
+    blob-num crayon-nums line-numbers-rows hljs-ln-numbers =lnt =lnr rouge-gutter
+    react-syntax-highlighter-line-number code-line-number
     copy-button =copybtn =headerlink anchorjs-link header-anchor mw-editsection edit-section =permalink =copycode""",
     MATH: """latex tex mathtex math mwe-math-fallback-image-inline mwe-math-fallback-image-display equation mathimage
     ql-img-inline-formula ql-img-displayed-equation""",

@@ -1,7 +1,7 @@
-"""Formulas of a page as TeX: MathML becomes the script element in which MathJax keeps TeX, for the page kernel.
+"""Formulas of a page as TeX: MathML becomes the script element in which MathJax keeps TeX.
 
-TeX that the page carries itself goes first (the annotation that KaTeX, Wikipedia and others write, or alttext); what has
-none is translated element by element.
+TeX that the page carries itself goes first (the annotation that KaTeX, Wikipedia and others write, or alttext); what
+has none is translated element by element.
 """
 
 import re
@@ -12,9 +12,9 @@ MAX_FORMULA = 100_000
 MAX_DEPTH = 100
 OPENING = re.compile(r"<math\b", re.IGNORECASE)
 CLOSING = re.compile(r"</math\s*>", re.IGNORECASE)
-TOKEN = re.compile(r"<(/?)(?:\w+:)?([A-Za-z][\w-]*)([^>]*)>|([^<]+)")
+TOKEN = re.compile(r"<(/?)(?:\w{1,20}:)?([A-Za-z][\w-]{0,30})([^<>]{0,2000})>|([^<]+)")
 ANNOTATION = re.compile(
-    r"<annotation\b[^>]*encoding\s*=\s*[\"']?(?:application/x-tex|tex|latex)\b[^>]*>([^<]*)<", re.IGNORECASE
+    r"<annotation\b[^>]{0,500}encoding\s*=\s*[\"']?(?:application/x-tex|tex|latex)\b[^>]{0,500}>([^<]*)<", re.IGNORECASE
 )
 ALTTEXT = re.compile(r"""<math\b[^>]*\balttext\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 DISPLAY = re.compile(r"""<math\b[^>]*(?:display\s*=\s*["']?block|mode\s*=\s*["']?display)""", re.IGNORECASE)
@@ -44,8 +44,8 @@ SIGNS |= {chr(0x3B1 + k): f"\\{name} " for k, name in enumerate(GREEK)}
 SIGNS |= {chr(0x391 + k): f"\\{GREEK[k].title()} " for k in (2, 3, 7, 10, 13, 15, 20, 22, 23)}
 SIGNS |= {"Σ": r"\Sigma ", "Φ": r"\Phi ", "Ω": r"\Omega ", "Υ": r"\Upsilon ", "ϕ": r"\phi ", "φ": r"\varphi ",
           "ε": r"\varepsilon ", "ϵ": r"\epsilon ", "ϑ": r"\vartheta ", "ϱ": r"\varrho ", "ϖ": r"\varpi "}  # fmt: skip
-NAMES = """sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth log ln lg exp lim sup inf max min arg det dim
-    gcd ker deg hom Pr liminf limsup"""
+NAMES = """sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth log ln lg exp lim sup inf max min arg det
+    dim gcd ker deg hom Pr liminf limsup"""
 FUNCTIONS = frozenset(NAMES.split())
 ACCENTS = {"¯": "overline", "‾": "overline", "_": "underline", "^": "hat", "ˆ": "hat", "~": "tilde", "˜": "tilde",
            "→": "vec", "⃗": "vec", "˙": "dot", ".": "dot", "¨": "ddot", "ˇ": "check", "⏞": "overbrace",
@@ -56,16 +56,17 @@ LIMITS = (r"\sum", r"\prod", r"\int", r"\iint", r"\oint", r"\lim", r"\max", r"\m
 
 def with_formulas(html: str) -> str:
     """The page with every math element as a script element of type math/tex."""
-    parts, done = [], 0
+    parts, done, closing = [], 0, None
     for opening in OPENING.finditer(html):
         if opening.start() < done:
             continue
-        closing = CLOSING.search(html, opening.end())
-        if not closing:
+        if closing is None or closing.start() < opening.end():
+            closing = CLOSING.search(html, opening.end())
+        if closing is None:
             break
-        element = html[opening.start() : closing.end()]
-        if len(element) > MAX_FORMULA:
+        if closing.end() - opening.start() > MAX_FORMULA:
             continue
+        element = html[opening.start() : closing.end()]
         mode = "; mode=display" if DISPLAY.match(element) else ""
         tex = _tex(element).replace("</", "< /")
         parts.append(html[done : opening.start()])
