@@ -10,8 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from glassbox.errors import GlassboxError
@@ -19,9 +17,7 @@ from glassbox.ledger.runner import Selection, execute
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json, write_lines
 from glassbox.recipe.loading import build, parse
-
-HOSTILE = "<script>alert('owned')</script><img src=https://evil.example/x.png onerror=alert(1)> & \u202egnp.exe\x00"
-"""What a crawled page may well hold."""
+from tests.report.curation_facts import HOSTILE, clutter, crawl, curate, topics
 
 RECIPE = """
 name: looking-glass
@@ -30,12 +26,18 @@ seed: 7
 stages:
   pages: {kind: crawl, pages: 500}
   problems: {kind: problems, train: 4000, held_out: 400}
+  topics:
+    kind: classifier
+    labels: {judge: {url: "http://127.0.0.1:9/v1", model: judge, classes: [code, maths, news, prose]}}
+  lines: {kind: clutter, labels: {judge: {url: "http://127.0.0.1:9/v1", model: judge, classes: [keep, drop]}}}
   documents:
     kind: curate
-    from: [pages, problems]
+    from: [pages, problems, topics, lines]
     sources:
-      - {name: web, format: warc, stage: pages, rules: [reference]}
+      - {name: web, format: warc, stage: pages, rules: [reference], clean: {clutter: {stage: lines}}}
       - {name: code, format: code, path: "python:stdlib", rules: [code]}
+    models: [{stage: topics, drop: [news]}]
+    sampling: {category: topics, targets: {maths: 0.2, prose: 0.5}}
   tokenizer: {kind: tokenizer, from: [documents, problems], vocab_size: 4096}
   tokens: {kind: tokenize, from: [documents, problems, tokenizer]}
   base:
@@ -63,86 +65,10 @@ class Quiet:
     def progress(self, done: float, total: float, note: str) -> None: ...
 
 
-def crawl(config: Any, inputs: Inputs, workspace: Workspace) -> None:
-    failed = [{"url": f"http://pydoc.localhost/broken{n}.html", "reason": "HTTP 404"} for n in range(11)]
-    failed[0]["reason"] = HOSTILE
-    report = {"site": "pydoc", "pages": 489, "bytes": 14_312_377, "failed": failed, "python": "3.11.9"}
-    write_json(workspace.path("crawl.json"), report)
-
-
 def problems(config: Any, inputs: Inputs, workspace: Workspace) -> None:
     row = {"id": "p1", "kind": "addition", "question": "What is 2 + 2?", "solution": "#### 4", "answer": "4"}
     for split in ("train", "held_out"):
         write_lines(workspace.path(f"{split}.jsonl"), [row])
-
-
-def curate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
-    funnel = {
-        "web": [("read", 489), ("extract", 481), ("language", 477), ("rules", 402), ("exact duplicates", 398),
-                ("near duplicates", 361), ("decontaminate", 360)],
-        "code": [("read", 1612), ("rules", 1433), ("exact duplicates", 1420), ("near duplicates", 1377),
-                 ("decontaminate", 1377)],
-    }  # fmt: skip
-    rows = [
-        {"step": step, "source": source, "documents": n, "bytes": n * 9_431, "tokens": n * 2_801}
-        for source, steps in funnel.items()
-        for step, n in steps
-    ]
-    write_json(workspace.path("funnel.json"), rows)
-    drops = [("web", "rules", "reference_min_words")] * 51 + [("web", "rules", "reference_max_duplicate_10_grams")] * 24
-    drops += [("web", "near duplicates", "near_duplicate")] * 37 + [("code", "near duplicates", "near_duplicate")] * 43
-    drops += [("code", "rules", "code_min_words")] * 120 + [("code", "rules", "code_max_longest_line")] * 59
-    drops += [("web", "language", "language")] * 4 + [("web", "decontaminate", "held_out_problem")]
-    columns = dict(zip(("source", "stage", "rule"), map(list, zip(*drops, strict=True)), strict=True))
-    workspace.path("dropped").mkdir()
-    pq.write_table(pa.table(columns), workspace.path("dropped", "part-00000.parquet"))
-    lines = [
-        {"file": f"pages/pages-0000{n}.warc.gz", "offset": 10_331 * n, "reason": "truncated gzip"} for n in range(14)
-    ]
-    write_lines(workspace.path("skipped.jsonl"), lines)
-    write_json(workspace.path("samples.json"), _samples())
-    found = {"ngram": 13, "problems": 400, "too_short": 0, "documents_dropped": 1, "problems_found": ["h17"]}
-    write_json(workspace.path("contamination.json"), found)
-
-
-def _samples() -> dict[str, Any]:
-    prose = (
-        "collections.deque\n\nA deque is a list that is quick at both ends. Items are added to and taken from an end "
-        "in constant time; in the middle it is as slow as a linked list. Several threads may use it at once.\n\n"
-        "    append(x)\n        Add x at the right end.\n    appendleft(x)\n        Add x at the left end.\n" * 2
-    )
-    code = (
-        'def bisect_right(a, x, lo=0, hi=None):\n    """Where to insert x in a, assuming a is sorted."""\n    ...\n' * 4
-    )
-    kept = [
-        {"id": f"k{n}", "source": source, "url": url, "origin": "x", "text": text}
-        for n, (source, url, text) in enumerate(
-            [
-                ("web", "http://pydoc.localhost/collections.html", prose),
-                ("web", "http://pydoc.localhost/evil.html", HOSTILE),
-                ("web", "http://pydoc.localhost/queue.html", prose[200:]),
-                ("code", None, code),
-                ("code", None, code[50:]),
-                ("code", None, "import os\n" * 40),
-                ("code", None, "x = 1\n" * 30),
-            ]
-        )
-    ]
-    dropped = [
-        {"source": "web", "url": "http://pydoc.localhost/a.html", "text": "a " * 12, "stage": "rules",
-         "rule": "reference_min_words", "value": 12, "threshold": 50},
-        {"source": "web", "url": "http://pydoc.localhost/b.html", "text": HOSTILE * 3, "stage": "rules",
-         "rule": "reference_min_words", "value": 31.0, "threshold": 50.0},
-        {"source": "code", "origin": "lib/tables.py", "text": "T = [" + "0, " * 400 + "]", "stage": "rules",
-         "rule": "code_max_longest_line", "value": 1204, "threshold": 1000},
-        {"source": "web", "url": "http://pydoc.localhost/dup.html", "text": prose, "stage": "near duplicates",
-         "rule": "near_duplicate", "value": 0.93, "threshold": 0.8},
-    ]  # fmt: skip
-    by_rule: dict[str, list[dict[str, Any]]] = {}
-    for row in dropped:
-        by_rule.setdefault(str(row["rule"]), []).append(row)
-    sources = {name: [row for row in kept if row["source"] == name] for name in ("web", "code")}
-    return {"kept": sources, "dropped": by_rule, "lines_cut": {"web": {"edge_lines": 412, "javascript": 3}}}
 
 
 def tokenizer(config: Any, inputs: Inputs, workspace: Workspace) -> None:
@@ -285,6 +211,8 @@ PARAMETERS = {"total": 2_401_408, "active": 1_024_000, "embedding": 524_288}
 FUNCTIONS = {
     "crawl": crawl,
     "problems": problems,
+    "classifier": topics,
+    "clutter": clutter,
     "curate": curate,
     "tokenizer": tokenizer,
     "tokenize": tokenize,

@@ -12,7 +12,8 @@ import pytest
 from glassbox.errors import GlassboxError, RequestError
 from glassbox.report.format import duration, size
 from glassbox.report.page import write_report
-from tests.report.conftest import HOSTILE, KINDS, MODELS, broken_off, build_run, edit_json
+from tests.report.conftest import KINDS, MODELS, broken_off, build_run, edit_json
+from tests.report.curation_facts import HOSTILE, agreement
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -75,7 +76,7 @@ def copy(example_run: Path, tmp_path: Path) -> Path:
 
 def test_every_section_is_there(page: Page) -> None:
     ids = {attrs["id"] for tag, attrs, _ in page.elements if tag == "section"}
-    assert ids == {"stages", "curation", "tokens", "training", "scores", "conversations"}
+    assert ids == {"stages", "curation", "models", "tokens", "training", "scores", "conversations"}
     anchors = {
         attrs["href"][1:] for tag, attrs, _ in page.elements if tag == "a" and attrs.get("href", "").startswith("#")
     }
@@ -92,7 +93,7 @@ def test_the_head_shows_scores_with_intervals(page: Page, example_run: Path) -> 
     assert "+ 24.0 on sft" in headline, "rl was trained from sft: its gain is over sft, not over dpo"
     assert "bigram 2.204" in headline
     assert "xz 1.980" in headline
-    assert "All 10 stages finished" in page.one("main", id="main")
+    assert "All 12 stages finished" in page.one("main", id="main")
 
 
 def test_the_graph_has_every_stage_and_every_edge(page: Page, example_run: Path) -> None:
@@ -100,7 +101,7 @@ def test_the_graph_has_every_stage_and_every_edge(page: Page, example_run: Path)
         attrs["aria-label"] for tag, attrs, _ in page.elements if tag == "svg" and attrs.get("class") == "graph"
     )
     assert "scores (evaluate, finished) from base, sft, dpo, rl, problems, tokens" in label
-    assert len(page.find("path", class_="edge")) == 2 + 2 + 3 + 1 + 2 + 2 + 2 + 6
+    assert len(page.find("path", class_="edge")) == 4 + 2 + 3 + 1 + 2 + 2 + 2 + 6
     prints = page.find("text", class_="print")
     manifests = [json.loads(path.read_text()) for path in example_run.glob("*/manifest.json")]
     assert sorted(prints) == sorted(manifest["fingerprint"][:8] for manifest in manifests)
@@ -115,20 +116,61 @@ def test_costs_are_the_ledgers(page: Page, example_run: Path) -> None:
             assert "".join([record["stage"], *cells]).replace(" ", "") in table
 
 
-def test_the_funnel_and_what_was_dropped(page: Page) -> None:
-    web, code = page.find("table", class_="funnel")
-    assert "exact duplicates 398 −4 3.8 MB" in web
-    assert "73.6 %" in web
-    assert "1,612" in code
-    assert "2,101 documents were read and 1,737 kept (82.7 %)" in page.one("section", id="curation")
-    dropped = page.one("table", class_="dropped")
-    assert "near_duplicate 80 near duplicates code 43, web 37" in dropped
-    assert "language 4" in dropped
+def test_the_funnel_and_what_was_dropped(page: Page, example_run: Path) -> None:
+    both, web, code = page.find("table", class_="funnel")
+    assert "exact duplicates 73.8 % 3.8 MB 960,000 392 −4 near" in web
+    assert "read as stored 17.8 MB 1,612 extract 100.0 %" in code
+    assert "extract 100.0 % 23.0 MB 5.76 M 2,093 −8 urls 100.0 %" in both
     section = page.one("section", id="curation")
-    assert "near_duplicate: 0.93, threshold 0.8" in section
-    assert "Lines cut from documents of web: edge lines 412, javascript 3." in section
+    assert "2,101 documents were read and 1,611 kept (76.7 %), 14.6 MB of 23.0 MB (63.4 %) of text." in section
+    dropped = page.one("table", class_="dropped")
+    assert "minhash_similarity 80 16.6 % 80,000 0.0205 to 0.93 0.8 near duplicates code 43, web 37" in dropped
+    assert "language 4" in dropped
+    first = json.loads((example_run / "documents" / "samples.json").read_text())["kept"]["web"][0]["id"][:12]
+    assert f"minhash_similarity: 0.93, threshold 0.8, like {first} glassbox explain looking-glass" in section
+    assert f"glassbox explain looking-glass {first}" in section
+    assert "holds held_out/h17" in section
     assert "And 2 more in documents/skipped.jsonl." in section
     assert "And 3 more in pages/crawl.json." in section
+
+
+def test_steps_that_removed_nothing_are_pale(page: Page) -> None:
+    still = page.find("tr", class_="still")
+    assert sorted(row.split(" ")[0] for row in still) == ["decontaminate", "models", *["substrings"] * 3, *["urls"] * 2]
+
+
+def test_what_was_cut_masked_found_and_sampled(page: Page) -> None:
+    cut, masked = page.find("table", class_="tally")
+    assert "clutter 2,207 2,207 0 edge lines 443 412 31" in cut
+    assert "email 253 41 212" in masked
+    assert "held_out 400 2 0.5 % 2 12 0 mmlu 14,042 0 0.0 % 0" in page.one("table", class_="contamination")
+    hits = page.one("table", class_="hits")
+    assert "and 3 more" in hits
+    assert "<script>" in hits, "shown as text"
+    assert "maths 204 1.0 MB 6.6 % 20.0 % 20.0 % × 2.86" in page.one("table", class_="balance")
+    assert "1 document was dropped for it; 2 documents were rid of" in page.one("section", id="curation")
+
+
+def test_a_sheet_waits_to_be_filled_in(page: Page, copy: Path) -> None:
+    assert "Nobody has checked these verdicts yet. glassbox sheet looking-glass sheet.csv writes" in page.one(
+        "section", id="curation"
+    )
+    (copy / "agreement-documents.json").write_text(json.dumps(agreement()))
+    checked = page_of(copy)
+    assert "agree on 86.0 % of 50 documents (95 % interval 73.8 % to 93.0 %)" in checked.one("section", id="curation")
+    assert checked.one("table", class_="agreement").endswith("keep 22 4 drop 3 21")
+
+
+def test_models_show_their_held_out_quality(page: Page) -> None:
+    section = page.one("section", id="models")
+    assert "Accuracy 0.913 Macro F1 0.890 Calibration error 0.021" in section
+    assert "code 102 0.900 0.880 0.890 0.981 code word 0 · code word 1" in section
+    assert "topics.jsonl 1,600 code 400, maths 400" in section
+    assert "F1 0.942" in section
+    assert "Keep all 0.810 1.000 0.895" in section
+    labels = [attrs["aria-label"] for tag, attrs, _ in page.elements if tag == "svg" and attrs["class"] == "chart"]
+    for start in ("Calibration: share right from", "Confusions: 4 classes; 360 of 393", "By threshold: Precision from"):
+        assert any(label.startswith(start) for label in labels), start
 
 
 def test_tokens_by_source(page: Page) -> None:
@@ -222,11 +264,13 @@ def test_same_artefacts_same_bytes(example_run: Path, copy: Path) -> None:
     assert write_report(copy).read_bytes() == first, "the page does not depend on where the run lies"
 
 
-@pytest.mark.parametrize("last", ["pages", "problems", "documents", "tokenizer", "tokens", "base", "sft", "rl"])
+@pytest.mark.parametrize(
+    "last", ["pages", "problems", "topics", "documents", "tokenizer", "tokens", "base", "sft", "rl"]
+)
 def test_a_run_in_any_state_has_a_page(tmp_path: Path, last: str) -> None:
     page = page_of(build_run(tmp_path / "run", last=last))
     assert "Not finished: scores (waiting)." in page.one("section", id="scores")
-    assert "of 10 stages finished" in page.one("main", id="main")
+    assert "of 12 stages finished" in page.one("main", id="main")
     if last == "pages":
         assert "Not finished: base (waiting), sft (waiting)" in page.one("section", id="training")
 
@@ -248,7 +292,7 @@ def test_a_stage_that_broke_off_shows_what_it_did(tmp_path: Path) -> None:
 
 def test_damaged_files_are_named_on_the_page(copy: Path) -> None:
     (copy / "documents" / "funnel.json").write_text("{")
-    (copy / "documents" / "dropped" / "part-00000.parquet").write_bytes(b"PAR1 not really")
+    (copy / "documents" / "dropped" / "dropped-000000.parquet").write_bytes(b"PAR1 not really")
     (copy / "sft" / "manifest.json").write_text("")
     (copy / "base" / "summary.json").write_bytes(b"\xff\xfe")
     ledger = copy / "ledger.jsonl"
@@ -280,6 +324,15 @@ def test_no_damage_breaks_the_page(copy: Path, damage: str, half: int) -> None:
     [
         ("documents/funnel.json", lambda rows: [*rows, 3, {}, {"step": None, "documents": "many"}]),
         ("documents/samples.json", lambda value: [value["kept"], None, 4]),
+        ("documents/samples.json", lambda value: {"lines_cut": {"web": [1]}, "masked": {"web": {"ip": "x", "key": 0}}}),
+        ("documents/contamination.json", lambda value: {"sets": [3, {}, {"name": 4, "items": -2, "found": {"h": 1}}]}),
+        ("documents/contamination.json", lambda value: {"problems_found": ["h17"], "problems": 400}),
+        ("documents/sampling.json", lambda value: {"maths": {"bytes": 0}, "code": None}),
+        ("documents/sampling.json", lambda value: {"maths": {"bytes": 10, "bytes_used": "x"}, "code": {"bytes": -3}}),
+        ("topics/quality.json", lambda value: {**value, "confusion": [[1, 2]], "calibration": 7, "ngrams": None}),
+        ("topics/quality.json", lambda value: {**value, "names": "x", "classes": {"a": 3}, "texts": {"f": None}}),
+        ("topics/quality.json", lambda value: {"confusion": [[-1, 0, 0, 0]] * 4, "names": ["<b>", "", None, 4]}),
+        ("lines/quality.json", lambda value: {"thresholds": [{"threshold": "x"}, {"threshold": 2, "f1": 0.5}], "": {}}),
         ("base/summary.json", lambda value: {"parameters": 12, "expert_load": [[0.5, "x"]]}),
         ("base/summary.json", lambda value: {"expert_load": [[0, 0], [0.5, 0.5]]}),
         ("tokenizer/report.json", lambda value: []),

@@ -66,7 +66,10 @@ class RunFacts:
 
     def json(self, stage: StageFacts, *parts: str) -> Any:
         """The value in a JSON file of a stage; None if it is missing, or damaged (then with a note)."""
-        path = stage.folder.joinpath(*parts)
+        return self.read(stage.folder.joinpath(*parts))
+
+    def read(self, path: Path) -> Any:
+        """The value in a JSON file of the run; None if it is missing, or damaged (then with a note)."""
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from glassbox.report.format import number
+from glassbox.report.svg import curve, picture, rule, short, words
 
 WIDTH, HEIGHT = 300, 184
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 18, 26
@@ -62,7 +63,7 @@ def line_chart(
     parts += [_mark(at(x, low)[0], label) for x, label in marks]
     for line in lines:
         parts.append(_line(line, at))
-    return _svg(WIDTH, HEIGHT, _spoken(title, lines), parts)
+    return picture(WIDTH, HEIGHT, _spoken(title, lines), parts)
 
 
 def heat_map(rows_LE: Sequence[Sequence[float]], *, title: str) -> Markup:
@@ -79,19 +80,21 @@ def heat_map(rows_LE: Sequence[Sequence[float]], *, title: str) -> Markup:
                     '<rect class="fill1" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}">'
                     "<title>layer {}, expert {}: {} of the tokens, {} × the fair share</title></rect>"
                 ).format(
-                    _f(LEFT + expert * side), _f(TOP + layer * height), _f(side - 1), _f(height - 1),
-                    _f(0.06 + 0.94 * min(relative, 2.0) / 2), layer, expert, f"{share:.1%}", number(relative, 3),
+                    short(LEFT + expert * side), short(TOP + layer * height), short(side - 1), short(height - 1),
+                    short(0.06 + 0.94 * min(relative, 2.0) / 2), layer, expert, f"{share:.1%}", number(relative, 3),
                 )
             )  # fmt: skip
     bottom = TOP + layers * height
     for layer in sorted({0, layers - 1}):
-        parts.append(_text(LEFT - 6, TOP + (layer + 0.5) * height + 4, f"layer {layer}", "end"))
+        parts.append(words(LEFT - 6, TOP + (layer + 0.5) * height + 4, f"layer {layer}", "end"))
     for expert in sorted({0, experts - 1}):
         anchor = "start" if expert == 0 and experts > 1 else "end"
         x = LEFT + (expert if anchor == "start" else expert + 1) * side
-        parts.append(_text(x, bottom + 14, f"expert {expert}" if experts > 4 else str(expert), anchor))
+        parts.append(words(x, bottom + 14, f"expert {expert}" if experts > 4 else str(expert), anchor))
     worst = max(max(row) * experts for row in rows_LE)
-    return _svg(WIDTH, bottom + 24, f"{title}: {layers} layers, {experts} experts; largest {worst:.2f} × fair", parts)
+    return picture(
+        WIDTH, bottom + 24, f"{title}: {layers} layers, {experts} experts; largest {worst:.2f} × fair", parts
+    )
 
 
 @dataclass(frozen=True)
@@ -119,23 +122,23 @@ def dot_chart(dots: Sequence[Dot], *, title: str, end: float | None = None, unit
     parts = []
     for tick in ticks:
         x = x_at(tick)
-        parts.append(_rule(x, 6, x, bottom, "grid"))
-        parts.append(_text(x, bottom + 16, f"{number(tick * 100 if unit == '%' else tick, 3)}{unit}", "middle"))
+        parts.append(rule(x, 6, x, bottom, "grid"))
+        parts.append(words(x, bottom + 16, f"{number(tick * 100 if unit == '%' else tick, 3)}{unit}", "middle"))
     for index, dot in enumerate(dots):
         y = 10 + row * (index + 0.5)
         tone = f"tone{dot.tone}"
         parts += [
-            _text(left - 10, y + 4, dot.label, "end", "strong"),
+            words(left - 10, y + 4, dot.label, "end", "strong"),
             Markup('<line class="{} interval" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-                tone, _f(x_at(dot.low)), _f(y), _f(x_at(dot.high)), _f(y)
+                tone, short(x_at(dot.low)), short(y), short(x_at(dot.high)), short(y)
             ),
             Markup('<circle class="fill{}" cx="{}" cy="{}" r="5"><title>{}: {}</title></circle>').format(
-                dot.tone, _f(x_at(dot.value)), _f(y), dot.label, dot.shown
+                dot.tone, short(x_at(dot.value)), short(y), dot.label, dot.shown
             ),
-            _text(max(x_at(dot.high), x_at(dot.value)) + 9, y + 4, dot.shown, "start", "value"),
+            words(max(x_at(dot.high), x_at(dot.value)) + 9, y + 4, dot.shown, "start", "value"),
         ]
     spoken = "; ".join(f"{dot.label} {dot.shown}" for dot in dots)
-    return _svg(width, bottom + 24, f"{title}: {spoken}", parts)
+    return picture(width, bottom + 24, f"{title}: {spoken}", parts)
 
 
 def nice_ticks(low: float, high: float, wanted: int) -> list[float]:
@@ -176,29 +179,28 @@ def _line(line: Line, at: Place) -> Markup:
     tone = f"tone{line.tone}"
     if len(line.points) == 1:
         x, y = at(*line.points[0])
-        return Markup('<circle class="fill{}" cx="{}" cy="{}" r="3.5"/>').format(line.tone, _f(x), _f(y))
+        return Markup('<circle class="fill{}" cx="{}" cy="{}" r="3.5"/>').format(line.tone, short(x), short(y))
     if line.noisy and len(line.points) >= SMOOTH_FROM:
         mean = running_mean(line.points, len(line.points) // 25 * 2 + 1)
-        return _path(thinned(line.points), at, f"{tone} faint") + _path(thinned(mean), at, tone)
-    return _path(thinned(line.points), at, tone)
+        return curve(_placed(line.points, at), f"{tone} faint") + curve(_placed(mean, at), tone)
+    return curve(_placed(line.points, at), tone)
 
 
-def _path(points: Sequence[Point], at: Place, style: str) -> Markup:
-    joined = "L".join(f"{_f(x)} {_f(y)}" for x, y in (at(*point) for point in points))
-    return Markup('<path class="line {}" d="M{}"/>').format(style, joined)
+def _placed(points: Sequence[Point], at: Place) -> list[Point]:
+    return [at(*point) for point in thinned(points)]
 
 
 def _frame(ticks: list[float], x_ticks: list[float], at: Place, x_low: float) -> Markup:
     parts = []
     for tick in ticks:
         y = at(x_low, tick)[1]
-        parts.append(_rule(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        parts.append(_text(LEFT - 7, y + 4, tick_label(tick, ticks), "end"))
+        parts.append(rule(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        parts.append(words(LEFT - 7, y + 4, tick_label(tick, ticks), "end"))
     for tick in x_ticks:
         x = at(tick, ticks[0])[0]
         if LEFT - 1 <= x <= WIDTH - RIGHT + 1:
             anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
-            parts.append(_text(x, HEIGHT - BOTTOM + 16, tick_label(tick, x_ticks), anchor))
+            parts.append(words(x, HEIGHT - BOTTOM + 16, tick_label(tick, x_ticks), anchor))
     return Markup("").join(parts)
 
 
@@ -217,21 +219,7 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
 
 def _mark(x: float, label: str) -> Markup:
     anchor, shift = ("end", -4) if x > WIDTH * 0.72 else ("start", 4)
-    return _rule(x, TOP - 12, x, HEIGHT - BOTTOM, "mark") + _text(x + shift, TOP - 4, label, anchor, "note")
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(style, _f(x1), _f(y1), _f(x2), _f(y2))
-
-
-def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(style, _f(x), _f(y), anchor, text)
-
-
-def _svg(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg class="chart" role="img" viewBox="0 0 {} {}" aria-label="{}">{}</svg>').format(
-        _f(width), _f(height), label, Markup("").join(parts)
-    )
+    return rule(x, TOP - 12, x, HEIGHT - BOTTOM, "mark") + words(x + shift, TOP - 4, label, anchor, "note")
 
 
 def _spoken(title: str, lines: Sequence[Line]) -> str:
@@ -250,8 +238,3 @@ def _widened(low: float, high: float) -> Point:
         return low, high
     margin = abs(low) * 0.1 or 1.0
     return (low if low == 0 else low - margin), high + margin
-
-
-def _f(value: float) -> str:
-    """A coordinate with at most two decimals."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from glassbox.ledger.writing import atomic_open
-from glassbox.report import corpus, overview, scores, tokens
+from glassbox.report import corpus, overview, quality, scores, tokens
 from glassbox.report.artefacts import RunFacts, StageFacts, read_run
 from glassbox.report.training import training
 
+MAKERS = ("curate", "synthesize")
+"""Kinds that make documents and leave a funnel."""
+CLASSIFIERS = ("classifier", "clutter")
 TRAINERS = ("pretrain", "sft", "dpo", "grpo")
 Section = TypeVar("Section")
 
@@ -47,7 +50,8 @@ def render(facts: RunFacts) -> str:
         "headline": evaluations.parts[-1] if evaluations.parts else None,
         "stages": overview.stages(facts),
         "crawls": _gather(facts, ("crawl",), lambda stage: corpus.crawl(facts, stage)),
-        "curations": _gather(facts, ("curate",), lambda stage: corpus.curation(facts, stage)),
+        "curations": _gather(facts, MAKERS, lambda stage: corpus.curation(facts, stage)),
+        "models": _models(facts),
         "tokens": Gathered([token_facts] if token_facts else [], _absent(facts.kinds("tokenizer", "tokenize"))),
         "trainings": trainings,
         "evaluations": evaluations,
@@ -62,6 +66,15 @@ def _gather(facts: RunFacts, kinds: tuple[str, ...], section: Callable[[StageFac
     stages = facts.kinds(*kinds)
     parts = [part for stage in stages if (part := section(stage)) is not None]
     return Gathered(parts, _absent(stages))
+
+
+def _models(facts: RunFacts) -> Gathered | None:
+    """Classifiers of documents and of lines, in the recipe's order; None for a recipe without any."""
+
+    def part(stage: StageFacts) -> quality.Quality | None:
+        return (quality.clutter if stage.kind == "clutter" else quality.classifier)(facts, stage)
+
+    return _gather(facts, CLASSIFIERS, part) if facts.kinds(*CLASSIFIERS) else None
 
 
 def _absent(stages: list[StageFacts]) -> str:
