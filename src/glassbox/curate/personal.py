@@ -46,7 +46,7 @@ ISSUER = re.compile(
 )
 """Visa, Mastercard, American Express, Diners, JCB, UnionPay, Discover, Maestro."""
 PHONE = re.compile(
-    rb"(?<![\w.,/+=#-])(?:"
+    rb"(?<![\w.,/+=#-])(?<!\d )(?:"
     rb"(?:\+[1-9]\d{0,2}|00[1-9]\d{0,2}(?=[ .-]))(?:[ .-]?\(0?\d{0,4}\))?(?:[ .-]?\d{1,5}){2,6}(?: ?x\d{1,5})?"
     rb"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}(?P<us>[ .-]))\d{3}[ .-]\d{4}(?: ?x\d{1,5})?"
     rb"|\(?0[1-9]\d{0,3}\)?(?P<gap>[ .-])\d{2,8}(?:(?P=gap)\d{2,4}){0,4}"
