@@ -6,7 +6,7 @@ import numpy as np
 from glassbox.curate.characters import ALPHANUMERIC, IDEOGRAPH, LETTER, SPACE, TERMINAL, UNSPACED, mix
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-STOP_CHARACTERS = "的是在了和有不这這"
+STOP_CHARACTERS = "的是在了和有不这這为為与與以于於"
 """Chinese counterparts: the most frequent characters that are words of grammar."""
 SENTENCE = ".!?。！？।؟"
 LONGEST_COUNTED = 1024
@@ -137,7 +137,7 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
     if clause:
         clauses, clause_letters = clauses + 1, clause_letters + clause
     stop_words = stop_points = 0
-    for k in range(16):
+    for k in range(len(_STOP_POINTS)):
         stop_words += seen >> k & 1
         stop_points += seen >> (16 + k) & 1
     row[0], row[1], row[2] = n, words, share(letters, words)

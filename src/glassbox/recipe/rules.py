@@ -33,8 +33,8 @@ class Rule:
 
     def holds_for(self, language: str, extension: str) -> bool:
         """Whether it is asked of a document in that language whose path has that extension."""
-        scopes = (language, extension)
-        return (not self.only or any(one in self.only for one in scopes)) and not any(one in self.but for one in scopes)
+        scopes = {language, extension or language}
+        return (not self.only or not scopes.isdisjoint(self.only)) and scopes.isdisjoint(self.but)
 
 
 Row = tuple[str, Literal["min", "max"], float] | tuple[str, Literal["min", "max"], float, tuple[str, ...]]
@@ -48,7 +48,7 @@ ENGLISH = ("en", "")
 def _rules(prefix: str, *rows: Row, but: tuple[str, ...] = ()) -> tuple[Rule, ...]:
     """Rows of statistic, bound, threshold and, if the rule is of some languages or files alone, which."""
     return tuple(
-        Rule(f"{prefix}_{row[1]}_{row[0].removeprefix(prefix + '_')}", *row[:3], row[3] if len(row) > 3 else (), but)
+        Rule(f"{prefix}_{row[1]}_{row[0].removeprefix(prefix.removesuffix('_unspaced') + '_')}", *row[:3], row[3] if len(row) > 3 else (), but)
         for row in rows
     )
 
@@ -74,7 +74,7 @@ def _gopher_quality(prefix: str) -> tuple[Rule, ...]:
     wide = _unspaced(
         prefix,
         *(("words", "min", 80), ("words", "max", 160_000)),
-        *(("clause_length", "min", 4), ("clause_length", "max", 60)),
+        *(("clause_length", "min", 3), ("clause_length", "max", 60)),
         ("stop_characters", "min", 2, CHINESE),
     )
     shares = _rules(
@@ -87,14 +87,26 @@ def _gopher_quality(prefix: str) -> tuple[Rule, ...]:
 
 
 def _gopher_repetition(prefix: str, columns: str, paragraphs: bool = True) -> tuple[Rule, ...]:
-    """arXiv:2112.11446, table A1; columns: which reading's statistics."""
+    """arXiv:2112.11446, table A1; columns: which reading's statistics.
+
+    In languages without spaces, where n letters are words of 0.6 n, the limit of 2-grams is that of 3-grams there, and
+    so on.
+    """
     rows: list[Row] = [(f"{columns}duplicate_lines", "max", 0.3), (f"{columns}duplicate_line_characters", "max", 0.2)]
     if paragraphs:
         rows[1:1] = [(f"{columns}duplicate_paragraphs", "max", 0.3)]
         rows.append((f"{columns}duplicate_paragraph_characters", "max", 0.2))
-    rows += [(f"{columns}top_{n}_gram", "max", limit) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))]
-    rows += [(f"{columns}duplicate_{n}_grams", "max", (20 - n) / 100) for n in range(5, 11)]
-    return _rules(prefix, *rows)
+    grams: list[Row] = [(f"{columns}top_{n}_gram", "max", limit) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))]
+    grams += [(f"{columns}duplicate_{n}_grams", "max", (20 - n) / 100) for n in range(5, 11)]
+    return (
+        *_rules(prefix, *rows),
+        *_rules(prefix, *grams, but=UNSPACED),
+        *_unspaced(
+            prefix,
+            *((f"{columns}top_3_gram", "max", 0.20), (f"{columns}top_4_gram", "max", 0.18)),
+            *((f"{columns}duplicate_8_grams", "max", 0.15), (f"{columns}duplicate_10_grams", "max", 0.14)),
+        ),
+    )
 
 
 def _c4(prefix: str, sentences: int) -> tuple[Rule, ...]:
