@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from glassbox.curate.characters import mix, utf8_buffer
 from glassbox.curate.evaluations import Evaluations, GramTable, SetFacts, read_evaluations
-from glassbox.curate.words import BASE, read_words, word_characters, word_hashes
+from glassbox.curate.words import BASE, in_characters, read_words, word_characters, word_hashes
 from glassbox.recipe.duplicates import Decontaminate
 
 __all__ = ["Evaluations", "Hit", "SetFacts", "evaluations", "hits", "stretches"]
@@ -55,9 +55,10 @@ def hits(texts: pa.Array, known: Evaluations) -> list[list[Hit]]:
     if not known.tables:
         return found
     words, bounds = word_hashes(texts)
+    may_begin = _sift(words, bounds, *known.sieve)
     matches = []
     for table in known.tables:
-        places, grams = _probe(words, bounds, table.length, table.hashes, table.seen, table.shift)
+        places, grams = _probe(words, bounds, may_begin, table.length, table.hashes)
         if len(places):
             matches += _covered(places, grams, bounds, table, known)
     for document, of_document in itertools.groupby(sorted(matches), key=lambda match: match[0]):
@@ -95,8 +96,8 @@ def _places(data: NDArray[np.uint8], words: int) -> tuple[NDArray[np.int64], NDA
     """Where each word of a text begins and ends, in characters."""
     starts, ends = np.empty(words, np.int64), np.empty(words, np.int64)
     read_words(data, 0, len(data), word_characters(), np.empty(words, np.uint64), starts, ends)
-    before = np.append(0, np.cumsum((data & 0xC0) != 0x80))
-    return before[starts], before[ends]
+    in_characters(data, 0, 0, starts, ends)
+    return starts, ends
 
 
 def _covered(
@@ -144,12 +145,13 @@ def _find(hashes, value) -> int:  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _probe(words, bounds, length, hashes, seen, shift):  # type: ignore[no-untyped-def]
-    """Words at which an n-gram of the table begins, and its number in the table."""
+def _sift(words, bounds, length, seen, shift):  # type: ignore[no-untyped-def]
+    """Words at which an n-gram begins that passes the sieve."""
     power = np.uint64(1)
     for _ in range(length):
         power *= BASE
-    places, grams = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    extra = np.uint64(length) * power
+    out = np.empty(len(words), np.int64)
     count = 0
     for d in range(len(bounds) - 1):
         value = np.uint64(0)
@@ -160,13 +162,27 @@ def _probe(words, bounds, length, hashes, seen, shift):  # type: ignore[no-untyp
                 continue
             if first > bounds[d]:
                 value -= words[first - 1] * power
-            gram = mix(value + np.uint64(length) * power)
-            bit = gram >> np.uint64(shift)
-            if seen[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1:
-                number = _find(hashes, gram)
-                if number >= 0:
-                    if count == len(places):
-                        places, grams = np.append(places, places), np.append(grams, grams)
-                    places[count], grams[count] = first, number
-                    count += 1
+            bit = mix(value + extra) >> np.uint64(shift)
+            out[count] = first
+            count += seen[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1
+    return out[:count].copy()
+
+
+@numba.njit(nogil=True, cache=True)
+def _probe(words, bounds, may_begin, length, hashes):  # type: ignore[no-untyped-def]
+    """Of these words those at which an n-gram of the table begins, and its number in the table."""
+    places, grams = np.empty(len(may_begin), np.int64), np.empty(len(may_begin), np.int64)
+    count, d = 0, 0
+    for first in may_begin:
+        while bounds[d + 1] <= first:
+            d += 1
+        if first + length > bounds[d + 1]:
+            continue
+        value = np.uint64(length)
+        for i in range(first, first + length):
+            value = value * BASE + words[i]
+        number = _find(hashes, mix(value))
+        if number >= 0:
+            places[count], grams[count] = first, number
+            count += 1
     return places[:count], grams[:count]

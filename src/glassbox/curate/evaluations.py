@@ -23,6 +23,8 @@ OWNERS = 16
 questions) is credited to the first so many: bounds what one document can hit."""
 HELD_OUT = "held_out"
 """Name of the set of a problems stage's held-out problems."""
+_BITS = 16
+"""Bits of the sieve for each n-gram: one n-gram of sixteen and more passes by chance."""
 _IDS = ("id", "task_id", "question_id", "idx", "name")
 
 
@@ -42,13 +44,20 @@ class SetFacts:
 
 class GramTable(NamedTuple):
     """All n-grams of one length: sorted hashes; for hash k the places `starts[k]:starts[k + 1]`, each a text and the
-    word of the text where the n-gram begins. `seen` has the bit hash >> shift set for every hash."""
+    word of the text where the n-gram begins."""
 
     length: int
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
     texts: NDArray[np.int32]
     words: NDArray[np.int32]
+
+
+class Sieve(NamedTuple):
+    """Which n-grams of the shortest length in use may stand in a text: `seen` has the bit hash >> shift set for all
+    that do. One look at it spares a document the search for n-grams of every length."""
+
+    length: int
     seen: NDArray[np.uint8]
     shift: int
 
@@ -63,6 +72,7 @@ class Evaluations:
     lengths: NDArray[np.int32]
     """Words of each text."""
     tables: tuple[GramTable, ...]
+    sieve: Sieve
     share: float
     """Share of a text's words that a document must hold more of (`Decontaminate.share`)."""
 
@@ -85,7 +95,8 @@ def read_evaluations(settings: Decontaminate, problems: Path | None) -> Evaluati
     lengths = np.array([len(words) for words in hashes], np.int32)
     size = np.minimum(lengths, settings.ngram)
     tables = tuple(_table(int(n), np.flatnonzero(size == n), hashes) for n in np.unique(size))
-    return Evaluations(tuple(sets), tuple(names), lengths, tables, settings.share)
+    sieve = _sieve(hashes, int(size.min(initial=settings.ngram)))
+    return Evaluations(tuple(sets), tuple(names), lengths, tables, sieve, settings.share)
 
 
 def _sets(settings: Decontaminate, problems: Path | None) -> Iterator[tuple[EvaluationSet, list[Path]]]:
@@ -172,11 +183,13 @@ def _table(length: int, texts: NDArray[np.int64], words: list[NDArray[np.uint64]
     first = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
     few = np.arange(len(hashes)) - np.repeat(first, np.diff(np.append(first, len(hashes)))) < OWNERS
     starts = np.append(0, np.cumsum(few))[np.append(first, len(hashes))]
-    unique = hashes[first]
-    bits = max(int(len(unique) * 16 - 1).bit_length(), 3)
+    return GramTable(length, hashes[first], starts, owners[few].astype(np.int32), begins[few].astype(np.int32))
+
+
+def _sieve(words: list[NDArray[np.uint64]], length: int) -> Sieve:
+    found = [gram_hashes(one, np.array([0, len(one)]), length)[0] for one in words]
+    unique = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+    bits = max(int(len(unique) * _BITS).bit_length(), 3)
     seen = np.zeros(1 << bits, np.bool_)
     seen[(unique >> np.uint64(64 - bits)).astype(np.int64)] = True
-    packed = np.packbits(seen, bitorder="little")
-    return GramTable(
-        length, unique, starts, owners[few].astype(np.int32), begins[few].astype(np.int32), packed, 64 - bits
-    )
+    return Sieve(length, np.packbits(seen, bitorder="little"), 64 - bits)

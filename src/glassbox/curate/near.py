@@ -22,7 +22,8 @@ from glassbox.recipe.duplicates import NearDuplicates
 LEADERS = 16
 """Documents of a bucket, unlike each other, that the others of the bucket are held against; their number bounds the
 work on a bucket of any size."""
-_BLOCK = 1 << 14
+_BLOCK = 1 << 22
+"""Bytes of signatures and records that are held while the table is read."""
 
 
 def near_copies(
@@ -60,10 +61,11 @@ def _band_records(table: NDArray[np.uint32], order: NDArray[np.int64], settings:
     """(hash of band and its values, place in order) of every band of every document, in the order of the table."""
     place = np.full(len(table), -1, np.int64)
     place[order] = np.arange(len(order))
-    for start in range(0, len(table), _BLOCK):
-        places = place[start : start + _BLOCK]
+    height = max(_BLOCK // (4 * table.shape[1] + 16 * settings.bands), 1)
+    for start in range(0, len(table), height):
+        places = place[start : start + height]
         alive = places >= 0
-        rows = np.asarray(table[start : start + _BLOCK])[alive]
+        rows = np.asarray(table[start : start + height])[alive]
         out = np.empty((len(rows), settings.bands, 2), np.uint64)
         _band_keys(rows, settings.rows, out)
         out[:, :, 1] = places[alive, None]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from glassbox.curate.characters import utf8_buffer
 from glassbox.curate.sorting import Records, sorted_blocks
 from glassbox.curate.texts import Texts, batched
-from glassbox.curate.words import read_grams, read_words, word_characters
+from glassbox.curate.words import in_characters, read_grams, read_words, word_characters
 from glassbox.recipe.duplicates import Substrings
 
 WINDOW = 16
@@ -223,15 +223,7 @@ def _hash_windows(data, offsets, characters, place, found, bounds, size, window)
             begin, after = fence(data, i, offsets[d + 1])
             n = read_words(data, i, begin, characters, words, starts, ends)
             n_grams = read_grams(words[:n], size, grams) if n >= size else 0
-            for k in range(n):
-                while byte < starts[k]:
-                    character += (data[byte] & 0xC0) != 0x80
-                    byte += 1
-                starts[k] = character
-                while byte < ends[k]:
-                    character += (data[byte] & 0xC0) != 0x80
-                    byte += 1
-                ends[k] = character
+            byte, character = in_characters(data, byte, character, starts[:n], ends[:n])
             following = 0
             while at < bounds[d + 1] and found[at] < before + n:
                 sample = found[at] - before

@@ -103,6 +103,22 @@ def read_words(data, start, end, characters, hashes, starts, ends) -> int:  # ty
 
 
 @numba.njit(nogil=True, cache=True)
+def in_characters(data, byte, character, starts, ends):  # type: ignore[no-untyped-def]
+    """Turns ascending bytes of `data`, where words begin and end, into characters, in place, counted from a byte whose
+    number in characters is known; returns byte and character of the last one."""
+    for k in range(len(starts)):
+        while byte < starts[k]:
+            character += (data[byte] & 0xC0) != 0x80
+            byte += 1
+        starts[k] = character
+        while byte < ends[k]:
+            character += (data[byte] & 0xC0) != 0x80
+            byte += 1
+        ends[k] = character
+    return byte, character
+
+
+@numba.njit(nogil=True, cache=True)
 def read_grams(words, size, out) -> int:  # type: ignore[no-untyped-def]
     """Hashes of the n-grams of `size` of `words` (all words if there are fewer); returns how many. A gram is hashed as
     a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
