@@ -2,17 +2,24 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glassbox.curate import judging
 from glassbox.curate.judging import label, parse_class, parse_scores, scores
 from glassbox.errors import Interrupted, RequestError
+from glassbox.model.folder import LoadedModel
+from glassbox.model.transformer import Transformer
 from glassbox.recipe.classify import Judge
+from glassbox.recipe.network import Attention, Network
+from glassbox.serve.app import create_app
+from glassbox.tokens.tokenizer import train_tokenizer
 
 CLASSES = ("science", "sport", "Other things")
 
@@ -198,3 +205,34 @@ def test_answers_are_read_strictly():
 def test_no_answer_breaks_the_readers(answer):
     assert parse_class(answer, CLASSES) in (*CLASSES, None)
     assert parse_scores(answer, ("a",)) is None or isinstance(parse_scores(answer, ("a",))["a"], float)
+
+
+@pytest.fixture
+def own_server():
+    """Our own server with a random tiny model, on a free port; the judge that asks it."""
+    uvicorn = pytest.importorskip("uvicorn")
+    torch.set_num_threads(1)
+    tokenizer = train_tokenizer(["What is 47 + 85? science sport\n"] * 3, 300)
+    network = Network(dim=16, layers=1, attention=Attention(heads=2, kv_heads=1), hidden=32, init_std=0.3)
+    model = Transformer(network, tokenizer.get_vocab_size())
+    model.init_weights(3)
+    app = create_app(LoadedModel(model, network, tokenizer.get_vocab_size(), 96, tokenizer), name="tiny", slots=2)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Judge(url=f"http://127.0.0.1:{port}/v1", model="tiny", prompt="{text}?", answer_tokens=4)
+    server.should_exit = True
+    thread.join()
+
+
+def test_our_own_server_is_understood(own_server, tmp_path):
+    found = label(["one", "two", "x" * 4000], own_server, CLASSES, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / judging.ANSWERS).read_bytes().splitlines()]
+    assert len(rows) == 2  # the third is longer than the context: refused, and no label
+    assert all(isinstance(row["answer"], str) and row["answer"] for row in rows)
+    assert found == [None, None, None]  # a random model names no class
+    with pytest.raises(RequestError, match=r"refuses.*404"):
+        label(["one"], own_server.model_copy(update={"model": "other"}), CLASSES, tmp_path)

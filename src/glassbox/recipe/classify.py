@@ -103,11 +103,11 @@ class ClassifierStage(Stage):
     """Where labels come from."""
     task: Literal["classes", "scores"] = "classes"
     """classes: one of several; scores: numbers (labels are numbers, or {"name": number} for several dimensions)."""
-    ngram: int = Field(default=2, gt=0)
+    ngram: int = Field(default=2, gt=0, le=10)
     """Longest word n-gram that is a feature."""
-    dim: int = Field(default=64, gt=0)
+    dim: int = Field(default=64, gt=0, le=1024)
     """Width of the embeddings."""
-    buckets: int = Field(default=1 << 18, gt=0)
+    buckets: int = Field(default=1 << 18, gt=0, le=1 << 24)
     """Rows of the embedding table that n-grams are hashed into."""
     epochs: int = Field(default=5, gt=0)
     """Passes over the labelled texts."""
