@@ -75,7 +75,7 @@ def _gopher_quality(prefix: str) -> tuple[Rule, ...]:
         prefix,
         *(("words", "min", 80), ("words", "max", 160_000)),
         *(("clause_length", "min", 3), ("clause_length", "max", 60)),
-        ("stop_characters", "min", 2, CHINESE),
+        ("stop_characters", "min", 3, CHINESE),
     )
     shares = _rules(
         prefix,
