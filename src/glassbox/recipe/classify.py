@@ -154,7 +154,7 @@ class Sampling(Settings):
     """The classifier stage whose most probable class is the category."""
     targets: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
     """Category -> its share of the bytes that come out; the rest is divided among the others as they come."""
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(default={})
     """Category -> a factor instead (1 leaves it as it is)."""
     scores: tuple[ScoreWeight, ...] = ()
     """Factors by score."""
