@@ -46,7 +46,7 @@ def factors(
     groups = len(names) + 1
     weight = np.ones(groups)
     for name, value in settings.weights.items():
-        weight[1 + names.index(name)] = value
+        weight[1 + names.index(name)] = value if value > 1e-9 else 0.0
     rate = rate * weight[group]
     natural = np.clip(rate, least, most)
     if settings.budget is None and not settings.targets:
