@@ -11,9 +11,9 @@ from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.recipe.text import TokenizerStage, TokenizeStage
 from glassbox.tokens import tokenize_stage, tokenizer_stage
-from glassbox.tokens.documents import share_of, text_bytes
+from glassbox.tokens.documents import document_batches, share_of, text_bytes
 from glassbox.tokens.shards import TokenFolder, dtype_for
-from glassbox.tokens.tokenizer import decode
+from glassbox.tokens.tokenizer import decode, load_tokenizer
 from tests.tokens.conftest import document, write_documents
 
 
@@ -62,6 +62,7 @@ def test_tokens_json_counts_what_is_there(tokens_folder, corpus):
     assert written == sum(len(row["text"].encode()) for row in corpus)
     assert sum(folder.info["empty_documents"].values()) == sum(not row["text"] for row in corpus)
     assert folder.vocab_size == 700
+    assert folder.info["encoder"] == "kernels"
     assert (folder.tokenizer_folder / "chat.json").is_file()
 
 
@@ -160,3 +161,87 @@ def test_a_failure_leaves_no_shard(inputs, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         run_tokenize(inputs, write_documents(tmp_path / "pages", [document("x", "web", "a")]), tmp_path / "tokens")
     assert not [path for path in (tmp_path / "tokens").rglob("*") if path.is_file()]
+
+
+def texts_in_order(folder, tokenizer, source, split):
+    """The texts of a shard as they stand in it."""
+    shard = TokenFolder(folder).shard(source, split)
+    bounds = zip(shard.index[:-1], shard.index[1:], strict=True)
+    return [decode(tokenizer, shard.tokens[start : end - 1].tolist()) for start, end in bounds]
+
+
+def write_copies(folder, rows, type_=None):
+    """Two files of documents with the column `copies`."""
+    artefact = write_documents(folder, rows)
+    for path, part in zip(
+        sorted(folder.glob("documents/*")), (rows[: len(rows) // 2], rows[len(rows) // 2 :]), strict=True
+    ):
+        column = pa.array([row["copies"] for row in part], type_ or pa.int32())
+        pq.write_table(pq.read_table(path).append_column("copies", column), path)
+    return artefact
+
+
+def test_copies_come_round_after_round(inputs, tokenizer, tmp_path):
+    copies = [1, 3, 2, None, 1, 2]
+    rows = [{**document(f"text {n} ", "web", f"file {n}"), "copies": count} for n, count in enumerate(copies)]
+    artefact = write_copies(tmp_path / "pages", rows)
+    config = TokenizeStage(kind="tokenize", held_out=0.0)
+    (tmp_path / "tokens").mkdir()
+    given = Inputs((artefact, Artefact("tokenizer", "tokenizer", inputs.one("tokenizer"))))
+    tokenize_stage.run(config, given, Workspace(tmp_path / "tokens"))
+    order = [int(text.split()[1]) for text in texts_in_order(tmp_path / "tokens", tokenizer, "web", "train")]
+    assert order == [0, 1, 2, 3, 4, 5, 1, 2, 5, 1]
+    assert text_bytes(given) == 10 * len("text 0 ")
+    assert [document.copy for batch in document_batches(given) for document in batch] == [0] * 6 + [1] * 3 + [2]
+
+
+def test_held_out_documents_are_used_once(inputs, tokenizer, tmp_path):
+    rows = [{**document(f"text {n} ", "web", f"file {n}"), "copies": 3} for n in range(40)]
+    artefact = write_copies(tmp_path / "pages", rows)
+    (tmp_path / "tokens").mkdir()
+    given = Inputs((artefact, Artefact("tokenizer", "tokenizer", inputs.one("tokenizer"))))
+    tokenize_stage.run(TokenizeStage(kind="tokenize", held_out=0.5), given, Workspace(tmp_path / "tokens"))
+    held_out = {row["text"] for row in rows if share_of(row["id"], "held out") < 0.5}
+    assert 10 < len(held_out) < 30
+    found = texts_in_order(tmp_path / "tokens", tokenizer, "web", "held_out")
+    assert sorted(found) == sorted(held_out)
+    train = texts_in_order(tmp_path / "tokens", tokenizer, "web", "train")
+    assert sorted(train) == sorted(row["text"] for row in rows for _ in range(3) if row["text"] not in held_out)
+
+
+@pytest.mark.parametrize(
+    ("copies", "type_", "message"),
+    [(0, pa.int32(), "'copies' holds 0"), (1.5, pa.float32(), "whole numbers, not float")],
+)
+def test_bad_copies_are_clear_errors(inputs, tmp_path, copies, type_, message):
+    rows = [{**document(f"text {n}", "web", f"file {n}"), "copies": copies} for n in range(4)]
+    with pytest.raises(RequestError, match=message):
+        run_tokenize(inputs, write_copies(tmp_path / "pages", rows, type_), tmp_path / "tokens")
+
+
+def test_text_that_is_no_utf8_is_a_clear_error(inputs, tmp_path):
+    rows = {"id": pa.array(["a"]), "source": pa.array(["web"]), "text": pa.array([b"ab\xff"]).view(pa.string())}
+    (tmp_path / "pages" / "documents").mkdir(parents=True)
+    pq.write_table(pa.table(rows), tmp_path / "pages" / "documents" / "0.parquet")
+    with pytest.raises(RequestError, match=r"0\.parquet: a text is not valid UTF-8"):
+        run_tokenize(inputs, Artefact("pages", "documents", tmp_path / "pages"), tmp_path / "tokens")
+
+
+def test_a_tokenizer_that_the_kernels_do_not_know_is_named(inputs, tmp_path, caplog):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    table = json.loads((inputs.one("tokenizer") / "tokenizer.json").read_text())
+    table["normalizer"] = {"type": "NFKC"}
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    (folder / "chat.json").write_text("{}")
+    artefacts = (
+        write_documents(tmp_path / "pages", [document("\ufb01ne", "web", "a")]),
+        Artefact("tokenizer", "tokenizer", folder),
+    )
+    (tmp_path / "tokens").mkdir()
+    tokenize_stage.run(TokenizeStage(kind="tokenize", held_out=0.0), Inputs(artefacts), Workspace(tmp_path / "tokens"))
+    info = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+    assert info["encoder"] == "tokenizers library (normalizer NFKC)"
+    assert "normalizer NFKC" in caplog.text
+    tokenizer = load_tokenizer(folder)
+    assert texts_in_order(tmp_path / "tokens", tokenizer, "web", "train") == ["fine"]

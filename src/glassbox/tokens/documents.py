@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,6 +17,8 @@ from glassbox.ledger.workspace import Inputs
 PROBLEMS = "problems"
 """The source name of generated problems."""
 COLUMNS = ("id", "text", "source", "origin", "offset", "url")
+COPIES = "copies"
+"""An optional column of whole numbers: how often to use a document, 1 or more."""
 _NEEDED = ("id", "text", "source")
 
 
@@ -31,21 +34,29 @@ class Document:
     offset: int
     """Where the document starts in it: bytes (or rows, as its reader counts); -1 when unknown."""
     url: str
+    copy: int = 0
+    """0, or which of the further copies of the document this is."""
 
 
 def document_batches(inputs: Inputs, rows: int = 256) -> Iterator[list[Document]]:
-    """All documents of all inputs, then the training problems (never the held-out ones), at most `rows` at a time.
+    """All documents of all inputs, then those that are to be used twice or more again, and so on: copies are far apart;
+    then the training problems (never the held-out ones); at most `rows` at a time.
 
     Raises RequestError for a Parquet file that is broken or lacks a column, and when there is no document at all.
     """
-    found = False
-    for path in _files(inputs):
-        for batch in _read_parquet(path, COLUMNS, rows):
-            documents = [_document(row) for row in batch.to_pylist()]
-            if any(document.source == PROBLEMS for document in documents):
-                raise RequestError(f"{path}: the source name '{PROBLEMS}' is kept for generated problems; use another")
-            found = found or bool(documents)
-            yield documents
+    most: dict[Path, int] = {}
+    found, files, copy = False, _files(inputs), 0
+    while files:
+        for path in files:
+            for batch in _read_parquet(path, (*COLUMNS, COPIES), rows):
+                copies = _copies(path, batch)
+                most[path] = max(most.get(path, 1), pc.max(copies).as_py() or 1)
+                documents = _documents(path, batch.filter(pc.greater(copies, copy)), copy)
+                found = found or bool(documents)
+                if documents or not copy:
+                    yield documents
+        copy += 1
+        files = [path for path in files if most.get(path, 1) > copy]
     if not found:
         raise RequestError(
             "no document came out of the earlier stages: look at their funnel.json for what removed them"
@@ -56,11 +67,13 @@ def document_batches(inputs: Inputs, rows: int = 256) -> Iterator[list[Document]
 
 
 def text_bytes(inputs: Inputs) -> int:
-    """UTF-8 bytes of the documents (without problems), from the Parquet columns without decoding them."""
+    """UTF-8 bytes of the documents with all their copies (without problems), from the Parquet columns without decoding
+    them."""
     total = 0
     for path in _files(inputs):
-        for batch in _read_parquet(path, ("text",), 1024):
-            total += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+        for batch in _read_parquet(path, ("text", COPIES), 1024):
+            sizes = pc.cast(pc.binary_length(batch.column("text")), pa.int64())
+            total += pc.sum(pc.multiply(sizes, pc.cast(_copies(path, batch), pa.int64()))).as_py() or 0
     return total
 
 
@@ -89,7 +102,30 @@ def _read_parquet(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.
         raise RequestError(f"{path}: cannot be read as Parquet ({error})") from error
 
 
-def _document(row: dict) -> Document:
+def _copies(path: Path, batch: pa.RecordBatch) -> pa.Array:
+    """(rows,) how often to use each document; 1 where nothing says so."""
+    if COPIES not in batch.schema.names:
+        return pa.array(np.ones(len(batch), np.int32))
+    column = batch.column(COPIES)
+    if not pa.types.is_integer(column.type):
+        raise RequestError(f"{path}: the column '{COPIES}' must hold whole numbers, not {column.type}")
+    copies = pc.fill_null(column, 1)
+    if len(copies) and pc.min(copies).as_py() < 1:
+        raise RequestError(f"{path}: the column '{COPIES}' holds {pc.min(copies)}; a document is used once or more")
+    return copies
+
+
+def _documents(path: Path, batch: pa.RecordBatch, copy: int) -> list[Document]:
+    try:
+        documents = [_document(row, copy) for row in batch.to_pylist()]
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: a text is not valid UTF-8 ({error})") from error
+    if any(document.source == PROBLEMS for document in documents):
+        raise RequestError(f"{path}: the source name '{PROBLEMS}' is kept for generated problems; use another")
+    return documents
+
+
+def _document(row: dict, copy: int) -> Document:
     offset = row.get("offset")
     return Document(
         id=row["id"],
@@ -98,6 +134,7 @@ def _document(row: dict) -> Document:
         origin=row.get("origin") or "",
         offset=-1 if offset is None else offset,
         url=row.get("url") or "",
+        copy=copy,
     )
 
 

@@ -65,6 +65,8 @@ class Encoder:
             texts.validate(full=True)
         except pa.ArrowInvalid as error:
             raise RequestError(f"a text is not valid UTF-8 ({error})") from error
+        if not len(texts):
+            return np.zeros(0, np.uint32), np.zeros(1, np.int64)
         if self.reason is not None:
             return self._by_library(texts.to_pylist())
         if self._nfc:
@@ -112,9 +114,9 @@ def encode_texts(encoder: Encoder, texts: list[str]) -> Ids:
 
 
 def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of a large_string array and offsets (texts + 1,) into them; no copy."""
+    """The bytes of a large_string array of at least one text, and offsets (texts + 1,) into them; no copy."""
     _, offsets, data = texts.buffers()
-    starts = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8) if len(texts) else np.zeros(1, np.int64)
+    starts = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
     return np.frombuffer(data or b"", np.uint8), starts
 
 

@@ -44,11 +44,12 @@ class ShardWriter:
         self.starts = array("q", [0])
         self.bytes = 0
 
-    def add(self, documents: Sequence[Document], ids: Sequence[Sequence[int]]) -> None:
+    def add(self, documents: Sequence[Document], ids: Sequence[NDArray[np.uint32]]) -> None:
         """Append documents with their ids; the end-of-text token is added here."""
         sizes = [len(document.text.encode()) for document in documents]
+        end = np.array([self._eos_id], np.uint32)
         for piece in ids:
-            np.array([*piece, self._eos_id], dtype=self._dtype).tofile(self._tokens)
+            self._tokens.write(np.concatenate([piece, end]).astype(self._dtype).tobytes())
             self.starts.append(self.starts[-1] + len(piece) + 1)
         self.bytes += sum(sizes)
         rows = {name: [getattr(document, name) for document in documents] for name in ("id", "origin", "offset", "url")}

@@ -1,5 +1,6 @@
 """The stage `tokenize`: documents to token shards, split into train and held-out by the hash of the document's id."""
 
+import logging
 import re
 import shutil
 from collections import Counter
@@ -13,9 +14,11 @@ from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json
 from glassbox.recipe.text import TokenizeStage
 from glassbox.tokens.documents import PROBLEMS, Document, document_batches, share_of, text_bytes
+from glassbox.tokens.encoder import Encoder, encode_texts
 from glassbox.tokens.shards import ShardWriter, Split, dtype_for, shard_writer
-from glassbox.tokens.tokenizer import END_OF_TEXT, encode_many, load_tokenizer, special_id
+from glassbox.tokens.tokenizer import END_OF_TEXT, load_tokenizer, special_id
 
+log = logging.getLogger("glassbox")
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -23,8 +26,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def run(config: TokenizeStage, inputs: Inputs, workspace: Workspace) -> None:
     """Write one shard folder per source, `tokens.json` and a copy of the tokenizer.
 
-    Empty documents are left out and counted in `tokens.json`. Training problems are never held out: held-out problems
-    are a set of their own and do not enter. Raises RequestError for a source name that cannot be a folder's.
+    Empty documents are left out and counted in `tokens.json`, which also says who encoded: the kernels, or the library
+    for a tokenizer that they do not know. Training problems are never held out: held-out problems are a set of their
+    own and do not enter. Raises RequestError for a source name that cannot be a folder's.
     """
     tokenizer = load_tokenizer(inputs.one("tokenizer"))
     shards = Shards(workspace.folder, tokenizer, config.held_out)
@@ -50,6 +54,9 @@ class Shards:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, held_out: float):
         self._folder, self._tokenizer, self._held_out = folder, tokenizer, held_out
+        self._encoder = Encoder(tokenizer)
+        if self._encoder.reason:
+            log.warning("slow tokenization by the tokenizers library: %s", self._encoder.reason)
         self._eos_id = special_id(tokenizer, END_OF_TEXT)
         self._dtype = dtype_for(tokenizer.get_vocab_size())
         self._stack = ExitStack()
@@ -64,15 +71,20 @@ class Shards:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     def add(self, documents: list[Document]) -> None:
-        """Encode a batch of documents and append each to its source and split."""
-        self._empty.update(document.source for document in documents if not document.text)
-        documents = [document for document in documents if document.text]
-        ids = encode_many(self._tokenizer, [document.text for document in documents])
+        """Encode a batch of documents and append each to its source and split; of held-out ones the first copy alone."""
+        self._empty.update(document.source for document in documents if not document.text and not document.copy)
+        documents = [
+            document
+            for document in documents
+            if document.text and not (document.copy and self._split(document) == "held_out")
+        ]
+        ids, bounds = encode_texts(self._encoder, [document.text for document in documents])
         parts: dict[tuple[str, Split], list[int]] = {}
         for n, document in enumerate(documents):
             parts.setdefault((document.source, self._split(document)), []).append(n)
         for (source, split), numbers in parts.items():
-            self._writer(source)[split].add([documents[n] for n in numbers], [ids[n] for n in numbers])
+            pieces = [ids[bounds[n] : bounds[n + 1]] for n in numbers]
+            self._writer(source)[split].add([documents[n] for n in numbers], pieces)
 
     def summary(self) -> dict[str, object]:
         """What `tokens.json` holds."""
@@ -84,6 +96,7 @@ class Shards:
                 source: {split: writers[split].sizes for split in SPLITS} for source, writers in self._writers.items()
             },
             "empty_documents": dict(self._empty),
+            "encoder": f"tokenizers library ({self._encoder.reason})" if self._encoder.reason else "kernels",
         }
 
     def _split(self, document: Document) -> Split:

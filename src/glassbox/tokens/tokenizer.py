@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from glassbox.errors import RequestError
+from glassbox.tokens.layout import byte_of_character
 
 END_OF_TEXT = "<|endoftext|>"
 """Ends every document."""
@@ -73,13 +74,8 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, special tokens inside it taken as plain characters."""
+    """The ids of one text, special tokens inside it taken as plain characters; many are for `encoder.py`."""
     return tokenizer.encode(text, add_special_tokens=False).ids
-
-
-def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """As `encode`, over the library's threads (TOKENIZERS_PARALLELISM=false turns them off)."""
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -93,7 +89,7 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     Knows byte-level tokens (ours, GPT-2's) and SentencePiece's (Mistral's), whose first token of a text may bring the
     space that stands before it.
     """
-    of_character = _byte_of_character()
+    of_character = byte_of_character()
     byte_level = tokenizer.decoder is not None and b'"ByteLevel"' in tokenizer.decoder.__getstate__()
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = tokenizer.get_vocab()
@@ -113,11 +109,3 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
 def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
     """(vocab,) UTF-8 bytes per id; 0 for special tokens."""
     return np.array([len(piece) for piece in token_bytes(tokenizer)], dtype=np.int64)
-
-
-def _byte_of_character() -> dict[str, int]:
-    """The byte-level alphabet of GPT-2: printable Latin-1 characters stand for themselves, the other bytes for the
-    characters from U+0100 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from glassbox.ledger.workspace import Inputs, Workspace
@@ -11,7 +12,8 @@ from glassbox.ledger.writing import atomic_open, write_json
 from glassbox.recipe.text import TokenizerStage
 from glassbox.tokens.chat import chat_format
 from glassbox.tokens.documents import Document, document_batches, share_of, text_bytes
-from glassbox.tokens.tokenizer import byte_lengths, encode_many, train_tokenizer
+from glassbox.tokens.encoder import Encoder, encode_texts
+from glassbox.tokens.tokenizer import byte_lengths, train_tokenizer
 
 LONGEST_TEXT = 100_000
 """Characters of a document that are trained on: one huge table must not shape the vocabulary."""
@@ -37,22 +39,22 @@ def run(config: TokenizerStage, inputs: Inputs, workspace: Workspace) -> None:
 
 def measure(tokenizer: Tokenizer, batches: Iterator[list[Document]]) -> dict[str, Any]:
     """Bytes per token of each source, and how many entries no token of these texts uses."""
-    lengths = byte_lengths(tokenizer)
+    lengths, encoder = byte_lengths(tokenizer), Encoder(tokenizer)
     tokens: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    used: set[int] = set()
+    used = np.zeros(len(lengths), bool)
     for batch in batches:
-        for document, ids in zip(batch, encode_many(tokenizer, [document.text for document in batch]), strict=True):
-            tokens[document.source] += len(ids)
+        ids, bounds = encode_texts(encoder, [document.text for document in batch])
+        used[ids] = True
+        for document, count in zip(batch, np.diff(bounds).tolist(), strict=True):
+            tokens[document.source] += count
             sizes[document.source] += len(document.text.encode())
-            used.update(ids)
         if sizes.total() >= MEASURED_BYTES:
             break
-    ordinary = sum(1 for length in lengths if length)
     return {
         "bytes_per_token": {source: sizes[source] / tokens[source] for source in sorted(tokens) if tokens[source]},
         "measured_bytes": dict(sorted(sizes.items())),
-        "unused": ordinary - len(used),
+        "unused": int((~used & (lengths > 0)).sum()),
     }
 
 
