@@ -77,8 +77,7 @@ def _shingles(data, start, end, characters, by_character, size):  # type: ignore
     else:
         units = np.empty((end - start) // 2 + 1, np.uint64)
         count = read_words(data, start, end, characters, units, None, None)
-    grams = np.empty(max(count, 1), np.uint64)
-    return grams[: read_grams(units[:count], size, grams)]
+    return units[: read_grams(units[:count], size, units)]
 
 
 @numba.njit(nogil=True, cache=True)

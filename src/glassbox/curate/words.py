@@ -120,8 +120,8 @@ def in_characters(data, byte, character, starts, ends):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True, cache=True)
 def read_grams(words, size, out) -> int:  # type: ignore[no-untyped-def]
-    """Hashes of the n-grams of `size` of `words` (all words if there are fewer); returns how many. A gram is hashed as
-    a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
+    """Hashes of the n-grams of `size` of `words` (all words if there are fewer) into `out`, which may be `words` itself;
+    returns how many. A gram is hashed as a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
     if not len(words):
         return 0
     size = min(size, len(words))
@@ -131,9 +131,11 @@ def read_grams(words, size, out) -> int:  # type: ignore[no-untyped-def]
         value = value * BASE + words[i]
         power *= BASE
     length = np.uint64(size) * power
+    leaves = words[0]
     out[0] = mix(value + length)
     for i in range(size, len(words)):
-        value = value * BASE + words[i] - words[i - size] * power
+        value = value * BASE + words[i] - leaves * power
+        leaves = words[i - size + 1]
         out[i - size + 1] = mix(value + length)
     return len(words) - size + 1
 
