@@ -186,5 +186,5 @@ def _words(data, a, b, keys, values):  # type: ignore[no-untyped-def]
             token = opening
         else:
             token = (token ^ np.uint64(45 if c == 95 else c)) * prime
-        before_lower = alpha and not upper
+        before_lower = bool(alpha and not upper)
     return flags

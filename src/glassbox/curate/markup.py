@@ -181,13 +181,13 @@ def markup() -> Markup:
             if name.isalpha():
                 words[name] = words.get(name, 0) | flag
     return Markup(
-        _table(TAG),
+        table(TAG),
         kinds,
         flags,
-        _table(ATTRIBUTES),
-        _table(words),
-        _table(ROLES),
-        _table({name: _points(text) for name, text in html5.items()}),
+        table(ATTRIBUTES),
+        table(words),
+        table(ROLES),
+        table({name: _points(text) for name, text in html5.items()}),
     )
 
 
@@ -196,7 +196,7 @@ def _points(text: str) -> int:
     return ord(text[0]) | (ord(text[1]) << 32 if len(text) > 1 else 0)
 
 
-def _table(entries: dict[str, int]) -> Table:
+def table(entries: dict[str, int]) -> Table:
     size = 1 << (4 * len(entries)).bit_length()
     keys, values = np.zeros(size, np.uint64), np.zeros(size, np.int64)
     for name, value in entries.items():
