@@ -1,10 +1,11 @@
-"""Settings of the stages that make text for training: problems, tokenizer and tokenize."""
+"""Settings of the stages that make text for training: problems, synthesize, tokenizer and tokenize."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from glassbox.recipe.base import Settings, Stage
+from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.training import Sampling
 
 ProblemName = Literal[
     "addition",
@@ -59,6 +60,59 @@ class ProblemsStage(Stage):
     learnt both ways has something to find out by reinforcement."""
     kinds: tuple[ProblemKind, ...] = Field(default_factory=_every_kind, min_length=1)
     """The kinds to draw from, with ranges and weights; default: every kind with its own range."""
+
+
+class Endpoint(Settings):
+    """A language model behind an OpenAI-compatible endpoint."""
+
+    url: str = Field(json_schema_extra=NOT_IDENTITY)
+    """Base address, such as http://127.0.0.1:8000/v1."""
+    model: str
+    """The model's name there."""
+    key: str = Field(default="OPENAI_API_KEY", json_schema_extra=NOT_IDENTITY)
+    """The environment variable that holds the key; unset, none is sent."""
+    parallel: int = Field(default=4, gt=0, json_schema_extra=NOT_IDENTITY)
+    """Requests at a time."""
+
+
+class SynthesizeStage(Stage):
+    """Solutions that a model writes to problems with checkable answers, those kept that check: rejection sampling
+    (RFT, arXiv:2308.01825), the reasoning data of MiMo's third stage and of Moxin."""
+
+    takes: ClassVar[dict[str, str]] = {"problems": "1", "model": "0-1"}
+    gives: ClassVar[str] = "documents"
+
+    kind: Literal["synthesize"]
+    """Sample solutions, verify, keep; what is dropped is kept aside with its rule. Held-out problems are not asked."""
+    endpoint: Endpoint | None = None
+    """The model that is asked; default the model of the stage in `from`."""
+    source: str = Field(default="synthetic", pattern="^[a-z][a-z0-9_-]*$")
+    """What the documents are called in mixtures and reports."""
+    problems: int = Field(gt=0)
+    """Training problems to ask, drawn by the seed."""
+    samples: int = Field(default=4, gt=0)
+    """Solutions asked for each problem."""
+    sampling: Sampling = Sampling(max_new_tokens=1024)
+    """How they are drawn."""
+    prompt: str = ""
+    """What is asked, with {question} for the problem; default the bare question, and for an endpoint also how to give
+    the answer."""
+    low: float = Field(default=0.0, ge=0, le=1)
+    """A problem solved by a smaller share of its samples is too hard: its solutions are dropped as likely luck."""
+    high: float = Field(default=1.0, ge=0, le=1)
+    """A problem solved by a larger share is too easy."""
+    keep: int = Field(default=1, gt=0)
+    """Most solutions kept of one problem, the first ones sampled; equal ones count once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SynthesizeStage":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} must not be above high {self.high}")
+        if self.prompt and "{question}" not in self.prompt:
+            raise ValueError("the prompt needs {question}, where the problem is put")
+        if self.source == "problems":
+            raise ValueError("the source name 'problems' is kept for generated problems; use another")
+        return self
 
 
 class TokenizerStage(Stage):
