@@ -6,6 +6,7 @@ To look at its page:
 
 import json
 import math
+import shutil
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json, write_lines
 from glassbox.recipe.loading import build, parse
 from tests.report.curation_facts import HOSTILE, clutter, crawl, curate, topics
+from tests.report.reading import Page, page_of
 
 RECIPE = """
 name: looking-glass
@@ -252,6 +254,18 @@ def look(run: Path) -> None:
 def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; do not write into it."""
     return build_run(tmp_path_factory.mktemp("runs") / "looking-glass")
+
+
+@pytest.fixture(scope="session")
+def page(example_run: Path) -> Page:
+    """Its page."""
+    return page_of(example_run)
+
+
+@pytest.fixture
+def copy(example_run: Path, tmp_path: Path) -> Path:
+    """A copy of the example that a test may damage."""
+    return Path(shutil.copytree(example_run, tmp_path / example_run.name))
 
 
 def edit_json(path: Path, change: Any) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +11,8 @@ from glassbox.errors import GlassboxError, RequestError
 from glassbox.report.format import duration, size
 from glassbox.report.page import write_report
 from tests.report.conftest import KINDS, MODELS, broken_off, build_run, edit_json
-from tests.report.curation_facts import HOSTILE, agreement
-
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Every element with its ancestors' tags, attributes and text; fails on badly nested markup."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str], list[str]]] = []
-        self.open: list[tuple[str, list[str]]] = []
-        self.feed(html)
-        assert [tag for tag, _ in self.open] == [], "elements left open"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        text: list[str] = []
-        self.elements.append((tag, {name: value or "" for name, value in attrs}, text))
-        if tag not in VOID:
-            self.open.append((tag, text))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}, []))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop()[0] == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        for _, text in self.open:
-            text.append(data)
-
-    def find(self, tag: str, **attributes: str) -> list[str]:
-        """Text of the elements with this tag and these attributes (`class_` for class, one of its words)."""
-        found = []
-        for name, attrs, text in self.elements:
-            if name == tag and all(
-                value in attrs.get(key.rstrip("_"), "").split() for key, value in attributes.items()
-            ):
-                found.append(" ".join(" ".join(text).split()))
-        return found
-
-    def one(self, tag: str, **attributes: str) -> str:
-        (text,) = self.find(tag, **attributes)
-        return text
-
-
-def page_of(run: Path) -> Page:
-    return Page(write_report(run).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def page(example_run: Path) -> Page:
-    return page_of(example_run)
-
-
-@pytest.fixture
-def copy(example_run: Path, tmp_path: Path) -> Path:
-    """A copy of the example that a test may damage."""
-    return Path(shutil.copytree(example_run, tmp_path / example_run.name))
+from tests.report.curation_facts import HOSTILE
+from tests.report.reading import Page, page_of
 
 
 def test_every_section_is_there(page: Page) -> None:
@@ -114,63 +55,6 @@ def test_costs_are_the_ledgers(page: Page, example_run: Path) -> None:
         if record["event"] == "finished":
             cells = duration(record["seconds"]), duration(record["cpu_seconds"]), size(record["peak_memory_bytes"])
             assert "".join([record["stage"], *cells]).replace(" ", "") in table
-
-
-def test_the_funnel_and_what_was_dropped(page: Page, example_run: Path) -> None:
-    both, web, code = page.find("table", class_="funnel")
-    assert "exact duplicates 73.8 % 3.8 MB 960,000 392 −4 near" in web
-    assert "read as stored 17.8 MB 1,612 extract 100.0 %" in code
-    assert "extract 100.0 % 23.0 MB 5.76 M 2,093 −8 urls 100.0 %" in both
-    section = page.one("section", id="curation")
-    assert "2,101 documents were read and 1,611 kept (76.7 %), 14.6 MB of 23.0 MB (63.4 %) of text." in section
-    dropped = page.one("table", class_="dropped")
-    assert "minhash_similarity 80 16.6 % 80,000 0.0205 to 0.93 0.8 near duplicates code 43, web 37" in dropped
-    assert "language 4" in dropped
-    first = json.loads((example_run / "documents" / "samples.json").read_text())["kept"]["web"][0]["id"][:12]
-    assert f"minhash_similarity: 0.93, threshold 0.8, like {first} glassbox explain looking-glass" in section
-    assert f"glassbox explain looking-glass {first}" in section
-    assert "holds held_out/h17" in section
-    assert "And 2 more in documents/skipped.jsonl." in section
-    assert "And 3 more in pages/crawl.json." in section
-
-
-def test_steps_that_removed_nothing_are_pale(page: Page) -> None:
-    still = page.find("tr", class_="still")
-    assert sorted(row.split(" ")[0] for row in still) == ["decontaminate", "models", *["substrings"] * 3, *["urls"] * 2]
-
-
-def test_what_was_cut_masked_found_and_sampled(page: Page) -> None:
-    cut, masked = page.find("table", class_="tally")
-    assert "clutter 2,207 2,207 0 edge lines 443 412 31" in cut
-    assert "email 253 41 212" in masked
-    assert "held_out 400 2 0.5 % 2 12 0 mmlu 14,042 0 0.0 % 0" in page.one("table", class_="contamination")
-    hits = page.one("table", class_="hits")
-    assert "and 3 more" in hits
-    assert "<script>" in hits, "shown as text"
-    assert "maths 204 1.0 MB 6.6 % 20.0 % 20.0 % × 2.86" in page.one("table", class_="balance")
-    assert "1 document was dropped for it; 2 documents were rid of" in page.one("section", id="curation")
-
-
-def test_a_sheet_waits_to_be_filled_in(page: Page, copy: Path) -> None:
-    assert "Nobody has checked these verdicts yet. glassbox sheet looking-glass sheet.csv writes" in page.one(
-        "section", id="curation"
-    )
-    (copy / "agreement-documents.json").write_text(json.dumps(agreement()))
-    checked = page_of(copy)
-    assert "agree on 86.0 % of 50 documents (95 % interval 73.8 % to 93.0 %)" in checked.one("section", id="curation")
-    assert checked.one("table", class_="agreement").endswith("keep 22 4 drop 3 21")
-
-
-def test_models_show_their_held_out_quality(page: Page) -> None:
-    section = page.one("section", id="models")
-    assert "Accuracy 0.913 Macro F1 0.890 Calibration error 0.021" in section
-    assert "code 102 0.900 0.880 0.890 0.981 code word 0 · code word 1" in section
-    assert "topics.jsonl 1,600 code 400, maths 400" in section
-    assert "F1 0.942" in section
-    assert "Keep all 0.810 1.000 0.895" in section
-    labels = [attrs["aria-label"] for tag, attrs, _ in page.elements if tag == "svg" and attrs["class"] == "chart"]
-    for start in ("Calibration: share right from", "Confusions: 4 classes; 360 of 393", "By threshold: Precision from"):
-        assert any(label.startswith(start) for label in labels), start
 
 
 def test_tokens_by_source(page: Page) -> None:

@@ -35,6 +35,7 @@ class Dropped:
     """Smallest and largest value of the documents it removed."""
     threshold: str
     sources: str
+    """Of which source how many; empty where all that was dropped is of one source."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def dropped(facts: RunFacts, stage: StageFacts) -> list[Dropped]:
     most = max((found.sources.total() for found in sums.values()), default=1)
     total = sum(found.sources.total() for found in sums.values())
     ordered = sorted(sums.items(), key=lambda item: (-item[1].sources.total(), item[0]))
-    return [_row(step, rule, found, most, total) for (step, rule), found in ordered]
+    many = len({source for found in sums.values() for source in found.sources}) > 1
+    return [_row(step, rule, found, most, total, many) for (step, rule), found in ordered]
 
 
 def _counted(file: pq.ParquetFile) -> list[dict[str, Any]]:
@@ -95,7 +97,7 @@ def _add(sums: _Sums, row: dict[str, Any]) -> None:
         sums.measured = True
 
 
-def _row(step: str, rule: str, sums: _Sums, most: int, total: int) -> Dropped:
+def _row(step: str, rule: str, sums: _Sums, most: int, total: int, many: bool) -> Dropped:
     documents = sums.sources.total()
     shares = sorted(sums.sources.items())
     return Dropped(
@@ -107,7 +109,7 @@ def _row(step: str, rule: str, sums: _Sums, most: int, total: int) -> Dropped:
         characters=count(sums.characters) if sums.measured else "–",
         values=_reach(sums.values),
         threshold=_reach(list(sums.thresholds)),
-        sources=", ".join(f"{excerpt(source, 80)} {n:,}" for source, n in shares) if len(shares) > 1 else shares[0][0],
+        sources=", ".join(f"{excerpt(source, 80)} {n:,}" for source, n in shares) if many else "",
     )
 
 

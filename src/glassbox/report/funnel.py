@@ -65,7 +65,10 @@ def _stored(rows: list[dict[str, Any]]) -> bool:
 
 
 def _together(sources: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """All sources' steps in an order that agrees with each; a source without a step stays as it was before it."""
+    """All sources' steps in an order that agrees with each where there is one.
+
+    A source without a step stays as it was before it.
+    """
     order: list[str] = []
     for rows in sources:
         place = len(order)
@@ -77,12 +80,15 @@ def _together(sources: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
                 order.insert(place, name)
     summed = [dict.fromkeys(("documents", "bytes", "tokens"), 0) for _ in order]
     for rows in sources:
-        steps = {str(row.get("step", "")): row for row in rows}
-        row = rows[0]
+        seen: set[str] = set()
+        at = 0
         for name, total in zip(order, summed, strict=True):
-            row = steps.get(name, row)
+            seen.add(name)
+            # A source may take the same steps in another order: it moves on when all of its own up to there are past.
+            while at + 1 < len(rows) and str(rows[at + 1].get("step", "")) in seen:
+                at += 1
             for key in total:
-                total[key] += whole(row, key)
+                total[key] += whole(rows[at], key)
     return [{"step": name, **total} for name, total in zip(order, summed, strict=True)]
 
 
