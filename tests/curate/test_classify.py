@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glassbox.curate import classify
 from glassbox.curate.classify import load, save, train
-from glassbox.errors import RequestError
+from glassbox.errors import Interrupted, RequestError
 from glassbox.recipe.classify import ClassifierStage, LabelFile, Labels
 
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
@@ -68,6 +69,23 @@ def test_the_same_texts_and_seed_give_the_same_bytes():
     other = train(texts, goals, tuple(THEMES), settings_of(), 6)
     assert first.embeddings.tobytes() == second.embeddings.tobytes()
     assert first.embeddings.tobytes() != other.embeddings.tobytes()
+
+
+def test_training_in_stretches_changes_nothing_and_can_be_stopped(monkeypatch):
+    texts, truth = themed(100, 1)
+    goals = np.eye(3, dtype=np.float32)[truth]
+    whole = train(texts, goals, tuple(THEMES), settings_of(epochs=2), 5)
+    monkeypatch.setattr(classify, "STRETCH", 30)
+    seen = []
+    parts = train(texts, goals, tuple(THEMES), settings_of(epochs=2), 5, seen.append)
+    assert parts.embeddings.tobytes() == whole.embeddings.tobytes()
+    assert seen == [0, 30, 60, 90, 100, 130, 160, 190]
+
+    def stop(done):
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        train(texts, goals, tuple(THEMES), settings_of(), 5, stop)
 
 
 @pytest.mark.parametrize("dim", [2, 64])

@@ -37,11 +37,11 @@ def run(config: ClassifierStage, inputs: Inputs, workspace: Workspace) -> None:
     texts = pa.array(labelled.texts, pa.large_string())
     learn, ask = texts.filter(pa.array(~held_out)), texts.filter(pa.array(held_out))
 
-    def passed(epoch: int) -> None:
-        workspace.progress(epoch, config.epochs, f"{len(learn)} texts, {len(names)} {config.task}")
+    def look(done: int) -> None:
+        workspace.progress(done, config.epochs * len(learn), f"{len(learn)} texts, {len(names)} {config.task}")
         workspace.stop_if_asked()
 
-    classifier = train(learn, targets[~held_out], names, config, workspace.seed, passed)
+    classifier = train(learn, targets[~held_out], names, config, workspace.seed, look)
     save(classifier, workspace.folder)
     scores = classifier.score(ask)
     if config.task == "classes":

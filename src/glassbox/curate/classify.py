@@ -23,6 +23,8 @@ from glassbox.ledger.writing import atomic_open, write_json
 from glassbox.recipe.classify import ClassifierStage
 
 Matrix = NDArray[np.float32]
+STRETCH = 10_000
+"""Texts between two looks at whether the user asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def train(
 ) -> Classifier:
     """A classifier of large_string texts (n,) with targets (n, names): 1 for its class and 0, or scores, NaN for none.
 
-    `check` is told how many passes are done, and may raise.
+    `check` is told how many texts are done, over all passes, and may raise.
     """
     data, offsets = utf8_buffer(texts)
     kinds, lower = character_tables()
@@ -120,14 +122,18 @@ def train(
     # Sums of squared gradients, of each row of both matrices.
     squares = np.zeros(config.buckets, np.float32), np.ones(len(names), np.float32)
     work = scratch(int(np.diff(offsets).max(initial=1)), config.ngram, config.buckets)
+    n, arrays = len(texts), (embeddings, output, bias, *squares)
     for epoch in range(config.epochs):
-        order = rng.permutation(len(texts))
-        rates = config.lr * (1 - (epoch + np.arange(len(order)) / len(order)) / config.epochs)
-        stamp = 1 + epoch * len(texts)
-        arrays = embeddings, output, bias, *squares
-        _train(data, offsets, kinds, lower, config.ngram, goals, classes, order, rates, stamp, *work, *arrays)
-        if check:
-            check(epoch + 1)
+        order = rng.permutation(n)
+        rates = config.lr * (1 - (epoch + np.arange(n) / n) / config.epochs)
+        for start in range(0, n, STRETCH):
+            done, part = epoch * n + start, slice(start, start + STRETCH)
+            if check:
+                check(done)
+            _train(
+                data, offsets, kinds, lower, config.ngram, goals, classes, order[part], rates[part], done + 1,
+                *work, *arrays,
+            )  # fmt: skip
     if len(names) <= config.dim:
         embeddings, folded = embeddings @ output.T, None
     else:
