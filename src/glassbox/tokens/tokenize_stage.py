@@ -71,7 +71,7 @@ class Shards:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     def add(self, documents: list[Document]) -> None:
-        """Encode a batch of documents and append each to its source and split; of held-out ones the first copy alone."""
+        """Encode documents and append each to its source and split; of held-out ones the first copy alone."""
         self._empty.update(document.source for document in documents if not document.text and not document.copy)
         documents = [
             document
