@@ -65,3 +65,10 @@ def test_samples_stand_in_the_order_of_the_rules() -> None:
     first = dict(removed)["minhash_similarity"][0]
     assert first.reason == f"minhash_similarity: 0.93, threshold 0.8, like {name_of('k0')[:12]}"
     assert first.id == name_of("d3")[:12]
+
+
+def test_samples_of_solutions_show_the_answer_they_give() -> None:
+    wrong = {"id": name_of("s"), "text": "2 + 2 = 1/2", "stage": "verified", "rule": "wrong_answer", "other": "1/2"}
+    row = {**wrong, "value": None, "threshold": None}
+    ((rule, (sample,)),) = samples({"kept": [], "dropped": [row]}, [], explained=False)[1]
+    assert (rule, sample.reason, sample.id) == ("wrong_answer", "wrong_answer, answers 1/2", "")

@@ -216,7 +216,7 @@ def test_no_damage_breaks_the_page(copy: Path, damage: str, half: int) -> None:
         ("topics/quality.json", lambda value: {**value, "confusion": [[1, 2]], "calibration": 7, "ngrams": None}),
         ("topics/quality.json", lambda value: {**value, "names": "x", "classes": {"a": 3}, "texts": {"f": None}}),
         ("topics/quality.json", lambda value: {"confusion": [[-1, 0, 0, 0]] * 4, "names": ["<b>", "", None, 4]}),
-        ("lines/quality.json", lambda value: {"thresholds": [{"threshold": "x"}, {"threshold": 2, "f1": 0.5}], "": {}}),
+        ("lines/quality.json", lambda value: {"by_threshold": {"x": 1, "2": {"f1": 5}}, "model": 3, "held_out": []}),
         ("base/summary.json", lambda value: {"parameters": 12, "expert_load": [[0.5, "x"]]}),
         ("base/summary.json", lambda value: {"expert_load": [[0, 0], [0.5, 0.5]]}),
         ("tokenizer/report.json", lambda value: []),

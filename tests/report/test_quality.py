@@ -47,15 +47,16 @@ def test_scores_have_errors_and_correlations() -> None:
     assert table.rows == [["depth", "40", "0.310", "0.920", "–", "because · proof"]]
 
 
-def test_a_line_model_shows_whatever_numbers_it_left() -> None:
-    curve = [{"threshold": 0.5, "f1": 0.9, "lines": 400}, {"threshold": 0.2, "f1": 0.8, "lines": 900}]
-    quality = shown({"line_f1": 0.91, "pages": 12, "threshold": 0.4, "curve": curve, "note": "x"}, clutter)
+def test_a_line_model_stands_beside_keeping_every_line() -> None:
+    curve = {"0.5": {"precision": 0.9, "f1": 0.8}, "0.2": {"precision": 0.7}, "x": {"f1": 1.0}, "nan": {"f1": 1.0}}
+    quality = shown({"model": {"f1": 0.8}, "keep_all": {"f1": 0.75}, "by_threshold": curve}, clutter)
     assert quality
-    assert quality.facts == [("Line F1", "0.910"), ("Pages", "12"), ("Threshold", "0.400")]
     (chart,) = quality.charts
-    assert chart.legend == [(1, "F1")], "counts are no shares and not drawn"
-    assert "F1 from 0.8 at 0.2 to 0.9 at 0.5" in chart.svg
-    assert quality.tables == []
+    assert chart.legend == [(1, "Precision"), (3, "F1")]
+    assert "Precision from 0.7 at 0.2 to 0.9 at 0.5; F1 from 0.8 at 0.5" in chart.svg
+    ((_, table),) = quality.tables
+    assert table.rows == [["The model, threshold 0.5", "–", "–", "0.800"], ["Keeping every line", "–", "–", "0.750"]]
+    assert ("AUC", "–") in quality.facts
 
 
 def test_nothing_yet() -> None:

@@ -7,7 +7,7 @@ from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows
 from glassbox.report.balance import Balance, balance
 from glassbox.report.checks import Agreement, Contamination, agreement, contamination
 from glassbox.report.dropped import Dropped, Sample, dropped, samples
-from glassbox.report.format import count, excerpt, is_number, number, size
+from glassbox.report.format import count, excerpt, is_number, number, percent, size
 from glassbox.report.funnel import Funnel, funnels, sentence
 
 SKIPPED_SHOWN = 12
@@ -43,6 +43,8 @@ class Curation:
     """Everything about one stage that makes documents."""
 
     stage: str
+    facts: list[tuple[str, str]]
+    """Figures of a synthesize stage."""
     sentence: str
     funnels: list[Funnel]
     dropped: list[Dropped]
@@ -55,7 +57,8 @@ class Curation:
     contamination: Contamination | None
     agreement: Agreement | None
     skipped: list[tuple[str, str, str]]
-    skipped_total: int
+    skipped_total: int | None
+    """None for a stage that reads no input files."""
 
     @property
     def open(self) -> bool:
@@ -86,7 +89,7 @@ def curation(facts: RunFacts, stage: StageFacts) -> Curation | None:
         return None
     drawn = facts.json(stage, "samples.json")
     gone = dropped(facts, stage)
-    kept, removed = samples(drawn, [row.rule for row in gone])
+    kept, removed = samples(drawn, [row.rule for row in gone], stage.kind == "curate")
     skipped = facts.lines(stage, "skipped.jsonl")
     shown = [
         (excerpt(row.get("file"), 200), number(row.get("offset"), 12), excerpt(row.get("reason"), 200))
@@ -98,7 +101,8 @@ def curation(facts: RunFacts, stage: StageFacts) -> Curation | None:
     ]
     return Curation(
         stage=stage.name,
-        sentence=sentence(rows),
+        facts=_asked(facts, stage) if stage.kind == "synthesize" else [],
+        sentence=sentence(rows, *(["solutions were asked for"] if stage.kind == "synthesize" else [])),
         funnels=funnels(rows),
         dropped=gone,
         kept=kept,
@@ -108,8 +112,22 @@ def curation(facts: RunFacts, stage: StageFacts) -> Curation | None:
         contamination=contamination(facts, stage),
         agreement=agreement(facts, stage),
         skipped=shown,
-        skipped_total=len(skipped),
+        skipped_total=len(skipped) if (stage.folder / "skipped.jsonl").exists() else None,
     )
+
+
+def _asked(facts: RunFacts, stage: StageFacts) -> list[tuple[str, str]]:
+    """Who was asked how much by a synthesize stage, and how many problems it solved."""
+    summary = as_dict(facts.json(stage, "summary.json"))
+    solved, problems = summary.get("solved"), summary.get("problems")
+    share = f" ({percent(solved / problems)})" if is_number(solved) and is_number(problems) and problems else ""
+    return [
+        ("Asked", excerpt(summary.get("generator"), 80)),
+        ("Problems", count(problems)),
+        ("Solved at least once", f"{count(solved)}{share}"),
+        ("Solutions", count(summary.get("replies"))),
+        ("Kept", count(summary.get("kept"))),
+    ]
 
 
 def _tally(title: str, what: str, counts: Any) -> Tally | None:

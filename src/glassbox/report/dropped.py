@@ -1,5 +1,6 @@
 """What was dropped, by rule, and excerpts of documents that were kept and dropped."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glassbox.report.artefacts import RunFacts, StageFacts
-from glassbox.report.format import count, excerpt, is_number, number, percent
+from glassbox.report.format import count, excerpt, is_number, number
 
 EXCERPT_CHARACTERS = 700
 ID_CHARACTERS = 12
@@ -28,8 +29,6 @@ class Dropped:
     documents: int
     share: float
     """Of the largest count, for the bar."""
-    of_all: str
-    """Share of all dropped documents."""
     characters: str
     values: str
     """Smallest and largest value of the documents it removed."""
@@ -74,10 +73,9 @@ def dropped(facts: RunFacts, stage: StageFacts) -> list[Dropped]:
         for row in rows:
             _add(sums.setdefault((str(row["stage"]), str(row["rule"])), _Sums()), row)
     most = max((found.sources.total() for found in sums.values()), default=1)
-    total = sum(found.sources.total() for found in sums.values())
     ordered = sorted(sums.items(), key=lambda item: (-item[1].sources.total(), item[0]))
     many = len({source for found in sums.values() for source in found.sources}) > 1
-    return [_row(step, rule, found, most, total, many) for (step, rule), found in ordered]
+    return [_row(step, rule, found, most, many) for (step, rule), found in ordered]
 
 
 def _counted(file: pq.ParquetFile) -> list[dict[str, Any]]:
@@ -97,7 +95,7 @@ def _add(sums: _Sums, row: dict[str, Any]) -> None:
         sums.measured = True
 
 
-def _row(step: str, rule: str, sums: _Sums, most: int, total: int, many: bool) -> Dropped:
+def _row(step: str, rule: str, sums: _Sums, most: int, many: bool) -> Dropped:
     documents = sums.sources.total()
     shares = sorted(sums.sources.items())
     return Dropped(
@@ -105,7 +103,6 @@ def _row(step: str, rule: str, sums: _Sums, most: int, total: int, many: bool) -
         step=excerpt(step.replace("_", " "), 80),
         documents=documents,
         share=documents / most,
-        of_all=percent(documents / total),
         characters=count(sums.characters) if sums.measured else "–",
         values=_reach(sums.values),
         threshold=_reach(list(sums.thresholds)),
@@ -118,13 +115,15 @@ def _reach(values: Sequence[float]) -> str:
     return " to ".join(ends) or "–"
 
 
-def samples(drawn: Any, rules: Sequence[str]) -> tuple[list[Sample], list[tuple[str, list[Sample]]]]:
+def samples(
+    drawn: Any, rules: Sequence[str], explained: bool = True
+) -> tuple[list[Sample], list[tuple[str, list[Sample]]]]:
     """Kept documents, and dropped ones under their rules in the order of `rules`, from whichever nesting of lists
-    samples.json has."""
+    samples.json has. `explained`: whether `glassbox explain` knows them, so that their ids are worth showing."""
     kept: list[Sample] = []
     removed: dict[str, list[Sample]] = {}
     for row in _documents(drawn):
-        sample = _sample(row)
+        sample = _sample(row, explained)
         if row.get("rule"):
             removed.setdefault(excerpt(row["rule"], 80), []).append(sample)
         else:
@@ -150,21 +149,30 @@ def _documents(value: Any) -> list[dict[str, Any]]:
     return [row for item in value for row in _documents(item)] if isinstance(value, list) else []
 
 
-def _sample(row: dict[str, Any]) -> Sample:
+def _other(row: dict[str, Any]) -> str:
+    """What else a document was dropped for: the one that stayed, the evaluation's problem, or the answer it gives."""
+    other = str(row["other"])
+    if re.fullmatch("[0-9a-f]{32}", other):
+        return f"like {other[:ID_CHARACTERS]}"
+    return f"holds {other}" if row.get("stage") == "decontaminate" else f"answers {other}"
+
+
+def _sample(row: dict[str, Any], explained: bool) -> Sample:
     where = row.get("url") or row.get("origin") or ""
     reason = ""
     if row.get("rule"):
-        reason = f"{row['rule']}: {number(row.get('value'))}"
+        reason = str(row["rule"])
+        if row.get("value") is not None:
+            reason += f": {number(row['value'])}"
         if row.get("threshold") is not None:
             reason += f", threshold {number(row['threshold'])}"
         if row.get("other"):
-            # The id of the document that stayed, or an evaluation's name and its problem.
-            other = str(row["other"])
-            reason += f", holds {other}" if "/" in other else f", like {other[:ID_CHARACTERS]}"
+            reason += f", {_other(row)}"
+    id = row.get("id") if explained else None
     return Sample(
         source=excerpt(row.get("source"), 80),
         where=excerpt(where, 160),
         reason=excerpt(reason, 200),
         text=excerpt(row["text"], EXCERPT_CHARACTERS),
-        id=excerpt(str(row.get("id") or "")[:ID_CHARACTERS], ID_CHARACTERS),
+        id=excerpt(str(id or "")[:ID_CHARACTERS], ID_CHARACTERS),
     )

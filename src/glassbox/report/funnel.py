@@ -42,14 +42,14 @@ def funnels(rows: list[dict[str, Any]]) -> list[Funnel]:
     return both + [Funnel(source, _steps(found)) for source, found in sources.items()]
 
 
-def sentence(rows: list[dict[str, Any]]) -> str:
-    """What was read and what was kept, over all sources."""
+def sentence(rows: list[dict[str, Any]], began: str = "documents were read") -> str:
+    """What there was (`began` says of what) and what was kept, over all sources."""
     sources = list(_by_source(rows).values())
     read, kept = (sum(whole(found[end], "documents") for found in sources) for end in (0, -1))
     text, left = (sum(whole(found[end], "bytes") for found in sources) for end in (1 if _stored(sources[0]) else 0, -1))
     share = f" ({percent(kept / read)})" if read else ""
     of_text = f" of {size(text)} ({percent(left / text)})" if text else ""
-    return f"{read:,} documents were read and {kept:,} kept{share}, {size(left)}{of_text} of text."
+    return f"{read:,} {began} and {kept:,} kept{share}, {size(left)}{of_text} of text."
 
 
 def _by_source(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

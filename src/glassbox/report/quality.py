@@ -6,7 +6,7 @@ from typing import Any
 
 from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows, whole
 from glassbox.report.charts import Line
-from glassbox.report.format import count, excerpt, is_number, percent
+from glassbox.report.format import count, excerpt, is_number, number, percent
 from glassbox.report.squares import confusion_map, share_chart
 from glassbox.report.training import Chart
 
@@ -76,23 +76,40 @@ def classifier(facts: RunFacts, stage: StageFacts) -> Quality | None:
 
 
 def clutter(facts: RunFacts, stage: StageFacts) -> Quality | None:
-    """The held-out quality of a line model of clutter; None before it is finished.
-
-    Numbers at the top are figures; mappings of numbers are rows of a table; lists of numbers by threshold are a chart.
-    """
+    """The held-out quality of a line model of clutter, beside keeping every line; None before it is finished."""
     report = as_dict(facts.json(stage, "quality.json"))
     if not report:
         return None
-    figures = [(_label(key), _measure(value)) for key, value in report.items() if is_number(value)]
-    plain = {key: value for key, value in report.items() if isinstance(value, dict) and _numbers(value)}
-    columns = list(dict.fromkeys(key for row in plain.values() for key in _numbers(row)))
-    rows = [[_label(name), *(_measure(row.get(key)) for key in columns)] for name, row in plain.items()]
-    table = Table(["Lines kept by", *map(_label, columns)], rows)
-    curves = [value for value in report.values() if any("threshold" in row for row in as_rows(value))]
-    drawn = [chart for rows in curves if (chart := _thresholds(as_rows(rows)))]
+    curve = {name: as_dict(row) for name, row in as_dict(report.get("by_threshold")).items()}
+    ways = (("The model, threshold 0.5", "model"), ("Keeping every line", "keep_all"))
+    rates = ("precision", "recall", "f1")
+    rows = [
+        [way, *(_measure(row.get(rate)) for rate in rates)] for way, key in ways if (row := as_dict(report.get(key)))
+    ]
+    table = Table(["Lines of content", *map(_label, rates)], rows)
+    chart = _thresholds(curve)
     return Quality(
-        stage.name, "model of lines", stage.state, figures, drawn, [("In comparison", table)] if rows else [], ""
+        stage=stage.name,
+        kind="model of lines",
+        state=stage.state,
+        facts=[
+            *(
+                (label, _lines(as_dict(report.get(key))))
+                for label, key in (("Trained on", "trained_on"), ("Held out", "held_out"))
+            ),
+            ("Sites", count(report.get("sites"))),
+            ("F1", _measure(as_dict(report.get("model")).get("f1"))),
+            ("AUC", _measure(report.get("auc"))),
+            ("Best threshold", number(report.get("best_threshold"), 3)),
+        ],
+        charts=[chart] if chart else [],
+        tables=[("Against the extractor alone", table)] if rows else [],
+        aside=_left_out(report),
     )
+
+
+def _lines(counts: dict[str, Any]) -> str:
+    return f"{count(counts.get('lines'))} lines, {count(counts.get('pages'))} pages"
 
 
 def _label(key: str) -> str:
@@ -105,10 +122,6 @@ def _label(key: str) -> str:
 def _measure(value: Any) -> str:
     """Whole numbers as counts, others with three decimals."""
     return f"{value:.3f}" if isinstance(value, float) and is_number(value) else count(value)
-
-
-def _numbers(row: dict[str, Any]) -> list[str]:
-    return [key for key, value in row.items() if is_number(value)]
 
 
 def _by_name(report: dict[str, Any], key: str) -> Table | None:
@@ -196,17 +209,27 @@ def _calibration(report: dict[str, Any]) -> Chart | None:
     return Chart("Calibration", "share that is right; on the dashed line a probability means what it says", svg, [], "")
 
 
-def _thresholds(rows: list[dict[str, Any]]) -> Chart | None:
-    """Every share that is given by threshold as a line."""
-    rows = sorted((row for row in rows if is_number(row.get("threshold"))), key=lambda row: float(row["threshold"]))
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "threshold"]
-    lines: list[Line] = []
-    for name in names:
-        points = tuple((float(row["threshold"]), float(row[name])) for row in rows if is_number(row.get(name)))
-        if points and all(0 <= y <= 1 for _, y in points) and len(lines) < 6:
-            lines.append(Line(_label(name), points, len(lines) + 1))
+def _thresholds(curve: dict[str, dict[str, Any]]) -> Chart | None:
+    """Precision, recall and F1 by threshold."""
+    lines = []
+    for tone, rate in enumerate(("precision", "recall", "f1"), 1):
+        points = [
+            (threshold, row[rate])
+            for name, row in curve.items()
+            if (threshold := _number(name)) is not None and is_number(row.get(rate))
+        ]
+        if points:
+            lines.append(Line(_label(rate), tuple(sorted(points)), tone))
     if not lines:
         return None
     svg = share_chart(lines, title="By threshold", across="threshold")
     legend = [(line.tone, line.name) for line in lines]
     return Chart("By threshold", "a line stays if its score is at least the threshold", svg, legend, "")
+
+
+def _number(name: str) -> float | None:
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if is_number(value) else None
