@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import random
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -177,3 +179,49 @@ def test_a_hugging_face_folder_of_a_data_set(tmp_path: Path) -> None:
     source = Source(name="s", format="hf", path=f"hf://{tmp_path}", subset="java")
     (row,) = read(source, Part(()))
     assert (row.payload, json.loads(row.meta)) == (b"java", {"licence": "MIT"})
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "http", "warc", "text", "line"])
+def test_hostile_files_are_read_in_bounded_memory(tmp_path: Path, kind: str) -> None:
+    """In a process of its own, whose peak memory is measured beside what importing took."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE, kind, str(tmp_path / "file")], capture_output=True, text=True, check=True
+    )
+    before, peak, reasons = json.loads(done.stdout)
+    assert reasons[0] != ""
+    assert peak - before < 4 * LARGEST
+
+
+HOSTILE = """
+import gzip, json, resource, sys
+from pathlib import Path
+from glassbox.curate.parts import Part
+from glassbox.curate.readers import batches, read
+from glassbox.recipe.files import InputFile
+from glassbox.recipe.sources import Source
+from tests.curate import bombs
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+kind, path = sys.argv[1], Path(sys.argv[2])
+if kind == "zstd":
+    bombs.zstd_frames(path, 10_000_000_000)
+elif kind == "warc":
+    bombs.gzip_stream(path, 10_000_000_000)
+elif kind == "http":
+    bombs.gzip_members(path, 1_000_000_000)
+    path.write_bytes(bombs.response(path.read_bytes(), b"Content-Encoding: gzip\\r\\n"))
+elif kind == "line":
+    with path.open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+else:
+    bombs.gzip_members(path, 10_000_000_000)
+before = peak()
+formats = {"http": "warc", "warc": "warc", "text": "text"}
+source = Source(name="s", format=formats.get(kind, "jsonl"), path=str(path))
+found = batches(read(source, Part((InputFile(path, "o"),))))
+reasons = [row for batch in found for row in batch["skipped"].to_pylist()]
+print(json.dumps([before, peak(), reasons]))
+"""

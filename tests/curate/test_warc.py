@@ -1,12 +1,15 @@
 """WARC files: real ones, hurt ones, and what is no WARC at all."""
 
 import gzip
+import io
 import random
 import zlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import zstandard
+from fastwarc.stream_io import BrotliWriter
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from glassbox.curate.unpack import LARGEST, Damage
@@ -101,10 +104,24 @@ def test_a_bomb_is_stopped(tmp_path: Path, unit: bytes) -> None:
     assert len(damage) <= 2
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lambda body: zlib.compress(body, 6)])
-def test_a_page_that_expands_without_end_is_stopped_and_the_next_is_read(tmp_path: Path, pack: object) -> None:
-    coding = b"Content-Encoding: %s\r\n"
-    name = b"gzip" if pack is gzip.compress else b"deflate"
+def brotli(body: bytes) -> bytes:
+    packed = io.BytesIO()
+    with BrotliWriter(packed) as writer:
+        writer.write(body)
+    return packed.getvalue()
+
+
+CODINGS = {
+    b"gzip": gzip.compress,
+    b"deflate": zlib.compress,
+    b"br": brotli,
+    b"zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("name", list(CODINGS))
+def test_a_page_that_expands_without_end_is_stopped_and_the_next_is_read(tmp_path: Path, name: bytes) -> None:
+    pack, coding = CODINGS[name], b"Content-Encoding: %s\r\n"
     bomb = bombs.response(pack(bytes(100_000_000)), coding % name)
     good = bombs.response(pack(b"<p>good"), coding % name)
     twice = bombs.response(pack(pack(b"<p>twice")), coding % (name + b", " + name))
@@ -112,6 +129,25 @@ def test_a_page_that_expands_without_end_is_stopped_and_the_next_is_read(tmp_pat
     found, damage = split(tmp_path / "a.warc")
     assert [page.payload for page in found] == [b"<p>good"]
     assert [d.reason for d in damage] == ["larger than 64 MB", "compressed more than once"]
+
+
+def test_bodies_that_are_not_what_their_headers_say(tmp_path: Path) -> None:
+    body = b"<p>words " * 2000
+    records = [
+        bombs.response(body, b"Content-Encoding: gzip\r\n"),
+        bombs.response(gzip.compress(body)[:-20], b"Content-Encoding: x-gzip\r\n"),
+        bombs.response(zlib.compress(body, 9, -15), b"Content-Encoding: deflate\r\n"),
+        bombs.response(b"5\r\n<p>ab\r\n0\r\n\r\n", b"Transfer-Encoding: chunked\r\n"),
+        bombs.response(body, b"Content-Encoding: rot13\r\n"),
+        bombs.response(b"\x1f\x8b\x08" + b"\xff" * 50, b"Content-Encoding: gzip\r\n"),
+        bombs.response(body, b"Transfer-Encoding: gzip, chunked\r\n"),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(records))
+    found, damage = split(tmp_path / "a.warc")
+    assert [page.payload for page in found[::2]] == [body, body]
+    assert [body.startswith(page.payload) for page in found] == [True, True, True, False]
+    assert found[3].payload == b"<p>ab"
+    assert [d.reason for d in damage] == ["unknown encoding", "damaged gzip", "unknown encoding"]
 
 
 def test_a_record_that_is_too_large_is_passed_over(tmp_path: Path) -> None:

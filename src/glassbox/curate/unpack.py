@@ -7,9 +7,11 @@ the next place that looks like a header. A file that expands beyond all likeliho
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import zstandard
+from fastwarc.stream_io import BrotliReader, ZstdReader
 
 LARGEST = 64_000_000
 """Bytes of the largest document (record, line, file) that is read."""
@@ -59,6 +61,42 @@ def blocks(path: Path) -> Iterator[bytes | Damage]:
                 yield Damage(0, f"expands more than {EXPANSION} times")
                 return
         yield block
+
+
+def expanded(data: bytes, coding: str) -> bytes:
+    """The body that HTTP's Content-Encoding `coding` packed, at most LARGEST bytes and a piece of it.
+
+    A body that does not begin as gzip or zstd does is taken for one that was unpacked before it was stored; of one that
+    is cut off, what there is is given. Raises OSError for what is damaged or packed in an unknown way.
+    """
+    if not data or coding in ("", "identity", "none"):
+        return data
+    if coding in ("gzip", "x-gzip", "deflate"):
+        if coding != "deflate" and not data.startswith(GZIP_MAGIC[:2]):
+            return data
+        return _inflated(data, 31 if coding != "deflate" else 15 if data[0] & 15 == 8 else -15)
+    if coding == "zstd" and not data.startswith(ZSTD_MAGIC):
+        return data
+    reader = {"br": BrotliReader, "zstd": ZstdReader}.get(coding)
+    if reader is None:
+        raise OSError("compressed more than once" if "," in coding else "unknown encoding")
+    opened = reader(BytesIO(data))
+    pieces, size = [], 0
+    while size <= LARGEST and (piece := opened.read(BLOCK)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _inflated(data: bytes, window: int) -> bytes:
+    unpacker = zlib.decompressobj(window)
+    try:
+        found = unpacker.decompress(data, LARGEST + 1)
+    except zlib.error as error:
+        raise OSError("damaged gzip") from error
+    if not found and not unpacker.eof:
+        raise OSError("cut off record")
+    return found
 
 
 def find(path: Path, magic: bytes, start: int) -> int:

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+from fastwarc.stream_io import ChunkedReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from glassbox.curate.unpack import BLOCK, GZIP_MAGIC, LARGEST, Damage, find, too_large
+from glassbox.curate.unpack import BLOCK, GZIP_MAGIC, LARGEST, Damage, expanded, find, too_large
 
 RECORDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
 """Records that can hold a document: web pages, files, and text made from them (WET)."""
@@ -21,6 +23,10 @@ REASONS = (
     ("header", "not a WARC record"),
     ("end of file", "cut off record"),
     ("-Encoding", "unknown encoding"),
+    ("unknown encoding", "unknown encoding"),
+    ("more than once", "compressed more than once"),
+    ("damaged gzip", "damaged gzip"),
+    ("cut off", "cut off record"),
 )
 """What stands in a message of the reader -> the reason we give."""
 PROBE, PERIOD, REPEATS = 4096, 16, 32
@@ -117,13 +123,15 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
         if record.content_length < stored:
             return Damage(offset, "cut off record")
         if record.is_http:
-            record.parse_http(auto_decode="all", quirks_mode=True)
-            status, media = record.http_headers.status_code or 0, (record.http_content_type or "").lower()
-            charset = record.http_charset or ""
-            coding = record.http_headers.get("Content-Encoding") or ""
-        if "," in coding:
-            return Damage(offset, "compressed more than once")
-        payload = _expanded(record) if coding else record.reader.read()
+            # Not decoded by the reader, which would expand a body whole, however large it becomes.
+            record.parse_http(auto_decode="none", quirks_mode=True)
+            headers = record.http_headers
+            status, media = headers.status_code or 0, (record.http_content_type or "").lower()
+            charset, coding = record.http_charset or "", (headers.get("Content-Encoding") or "").strip().lower()
+            payload = _transferred(record, (headers.get("Transfer-Encoding") or "").strip().lower())
+        else:
+            payload = record.reader.read()
+        payload = expanded(payload, coding)
     except (OSError, ValueError) as error:
         return Damage(offset, _reason(error))
     if len(payload) > LARGEST:
@@ -139,13 +147,18 @@ def _page(record: WarcRecord, offset: int) -> Page | Damage | None:
     return Page(offset, (record.headers.get("WARC-Target-URI") or "").strip("<>"), payload, charset, media in MARKUP)
 
 
-def _expanded(record: WarcRecord) -> bytes:
-    """The body of a record that is decompressed while it is read: no more of it than LARGEST and a piece."""
-    pieces, size = [], 0
-    while size <= LARGEST and (piece := record.reader.read(16 * BLOCK)):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
+def _transferred(record: WarcRecord, transfer: str) -> bytes:
+    """The body of a response as it was before it was cut into chunks."""
+    if transfer in ("", "identity"):
+        return record.reader.read()
+    if transfer != "chunked":
+        raise OSError("unknown encoding")
+    data = record.reader.read()
+    try:
+        return ChunkedReader(BytesIO(data)).read()
+    except (OSError, ValueError):
+        # Archives exist that keep the header and store the body whole.
+        return data
 
 
 def _reason(error: Exception) -> str:
