@@ -1,13 +1,14 @@
 """The families of rules that dots.llm1 adds: prompts, differences, titles, addresses; and cuts that condemn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from glassbox.curate.lines import cut_lines
-from glassbox.curate.pages import page_statistics
+from glassbox.curate.pages import holds_bad_word, page_statistics
 from glassbox.curate.rules import Verdicts, judge_statistics
 from glassbox.curate.statistics import STATISTICS, statistics
 from glassbox.recipe.sources import Source
@@ -79,3 +80,13 @@ def test_columns_of_sets_that_are_not_wanted_are_not_computed() -> None:
     assert np.array_equal(some[known], every[known])
     assert not known[STATISTICS.index("dclm_top_2_gram")]
     assert known[STATISTICS.index("top_2_gram")]
+
+
+def test_bad_words_stand_alone_but_in_chinese(data: Path) -> None:
+    texts = ["What an Ass he is", "Classes of bass", "grand ass-ault", "一个混蛋在这里", "", "hot dog!", "hot dogs"]
+    found = holds_bad_word(pa.array(texts, pa.large_string()), ("ass", "混蛋", "Hot dog", "x", ""))
+    assert found.tolist() == [1, 0, 1, 1, 0, 1, 0]
+    entries = tuple((data / "bad_word_lists" / "en.txt").read_text(encoding="utf-8").split("\n"))
+    page = "The committee met on Tuesday to discuss the budget of the library and the roof of the school. " * 200
+    held = statistics(pa.array([page, f"{page} {entries[7]}."], pa.large_string()), bad_words=entries)
+    assert held[:, STATISTICS.index("bad_words")].tolist() == [0, 1]

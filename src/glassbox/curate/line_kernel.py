@@ -34,11 +34,11 @@ PROMPTS = (
 
 
 def phrases(words: tuple[str, ...]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-    """Code points of all phrases on end, where each one starts, and which low bytes a first code point has."""
+    """Code points of all phrases on end, where each one starts, and which pairs of low bits begin one (`contains`)."""
     bounds = np.cumsum([0, *map(len, words)])
-    firsts = np.zeros(256, np.bool_)
-    firsts[[ord(word[0]) & 255 for word in words]] = True
-    return np.array([ord(c) for word in words for c in word], np.int32), bounds.astype(np.int64), firsts
+    pairs = np.zeros(4096, np.bool_)
+    pairs[[(ord(word[0]) & 63) << 6 | ord(word[1]) & 63 for word in words]] = True
+    return np.array([ord(c) for word in words for c in word], np.int32), bounds.astype(np.int64), pairs
 
 
 JAVASCRIPT, POLICY, COUNTS, NOTE, CART, PROMPT_WORD, READ_MORE, SIGN_IN = map(
@@ -66,9 +66,12 @@ def starts_with(p, i, end, lower, phrases) -> int:  # type: ignore[no-untyped-de
 
 @numba.njit(nogil=True, cache=True)
 def contains(p, start, end, lower, phrases) -> bool:  # type: ignore[no-untyped-def]
-    firsts = phrases[2]
-    for i in range(start, end):  # noqa: SIM110 (any() of a generator is not compiled)
-        if firsts[lower[p[i]] & 255] and starts_with(p, i, end, lower, phrases) >= 0:
+    """Whether one of the lower-case phrases, of two characters at least, stands in `p[start:end]`."""
+    pairs = phrases[2]
+    pair = 0
+    for i in range(start, end):
+        pair = (pair << 6 | lower[p[i]] & 63) & 4095
+        if pairs[pair] and i > start and starts_with(p, i - 1, end, lower, phrases) >= 0:
             return True
     return False
 
@@ -261,14 +264,18 @@ def cut_kernel(data, offsets, kinds, lower, rules, repeated):  # type: ignore[no
                 at = end + 1
                 continue
             before, whole = count, _REPEATED if repeated and marked[line] else -1
-            words, longest_word = 0, 0
-            i = first
-            while i < last:
-                if kinds[p[i]] & SPACE:
-                    i += 1
+            words = longest_word = length = 0
+            unspaced = False
+            for i in range(first, last):
+                # The words of `unit_end`, counted without the call.
+                kind = kinds[p[i]]
+                if kind & SPACE:
+                    length = 0
                     continue
-                past = unit_end(p, i, last, kinds)
-                words, longest_word, i = words + 1, max(longest_word, past - i), past
+                if length == 0 or kind & UNSPACED or (unspaced and kind & ALPHANUMERIC):
+                    words, length, unspaced = words + 1, 0, kind & UNSPACED != 0
+                length += 1
+                longest_word = max(longest_word, length)
             text, start, stop, edited = p, first, last, False
             for rule in rules:
                 if whole >= 0:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import character_tables, decode, utf8_buffer
+from glassbox.curate.characters import ALPHANUMERIC, UNSPACED, character_tables, decode, utf8_buffer
 from glassbox.curate.code import fields
 from glassbox.curate.line_kernel import is_prompt, line_bounds, phrases, starts_with
 
@@ -53,6 +53,42 @@ def page_statistics(text: pa.Array, meta: Sequence[str] = ()) -> NDArray[np.floa
         if isinstance(address, str) and address:
             out[d, 3] = ADDRESSES.search(address[:LONGEST_ADDRESS]) is not None
     return out
+
+
+def holds_bad_word(text: pa.Array, words: tuple[str, ...]) -> NDArray[np.float32]:
+    """(documents,) 1 where one of the words or phrases stands in the text, else 0 (arXiv:1910.10683, section 2.2).
+
+    Case is set aside. An entry counts where no letter or digit stands before or after it; one that begins or ends in a
+    script without spaces between words counts there in any company.
+    """
+    entries = tuple(dict.fromkeys(word.strip().lower() for word in words if len(word.strip()) > 1))
+    out = np.zeros(len(text), np.float32)
+    if entries:
+        _entries(*utf8_buffer(text), *character_tables(), phrases(tuple(sorted(entries, key=len))), out)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _entries(data, offsets, kinds, lower, entries, out) -> None:  # type: ignore[no-untyped-def]
+    points, bounds, pairs = entries
+    longest = 1
+    for d in range(len(out)):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+    p = np.empty(longest, np.int32)
+    for d in range(len(out)):
+        n = decode(data, offsets[d], offsets[d + 1], p)
+        for i in range(n - 1):
+            if not pairs[(lower[p[i]] & 63) << 6 | lower[p[i + 1]] & 63]:
+                continue
+            if i and kinds[p[i - 1]] & ALPHANUMERIC and not kinds[p[i]] & UNSPACED:
+                continue
+            for k in range(len(bounds) - 1):
+                end = starts_with(p, i, n, lower, (points, bounds[k : k + 2], pairs))
+                if end >= 0 and (end == n or not kinds[p[end]] & ALPHANUMERIC or kinds[p[end - 1]] & UNSPACED):
+                    out[d] = 1
+                    break
+            if out[d]:
+                break
 
 
 @numba.njit(nogil=True, cache=True)

@@ -20,11 +20,12 @@ from glassbox.curate.characters import character_tables, utf8_buffer
 from glassbox.curate.code import CODE_COLUMNS, code_statistics
 from glassbox.curate.edits import Cut
 from glassbox.curate.lines import words_cut
-from glassbox.curate.pages import PAGE_COLUMNS, page_statistics
+from glassbox.curate.pages import PAGE_COLUMNS, holds_bad_word, page_statistics
 from glassbox.curate.statistics_kernel import KERNEL_COLUMNS, RUN_COLUMNS, VARIANT_COLUMNS, kernel
 from glassbox.recipe.rules import RULE_SETS
 
-STATISTICS = (*KERNEL_COLUMNS, "lorem_ipsum", "generated", "words_cut", *PAGE_COLUMNS, *CODE_COLUMNS)
+EXTRA_COLUMNS = ("lorem_ipsum", "generated", "words_cut", "bad_words")
+STATISTICS = (*KERNEL_COLUMNS, *EXTRA_COLUMNS, *PAGE_COLUMNS, *CODE_COLUMNS)
 """Names of the columns of `statistics`, in order."""
 
 GENERATED = (
@@ -33,16 +34,21 @@ GENERATED = (
 )
 """Marks of a generated file, looked for in its first five lines (arXiv:2402.19173 looks there too)."""
 HEAD = r"^(?:[^\n]*\n){0,4}[^\n]*"
-HEAD_CHARACTERS = 10_000
+HEAD_CHARACTERS = 2000
 
 
 def statistics(
-    text: pa.Array, meta: Sequence[str] = (), cuts: Sequence[list[Cut]] = (), sets: Sequence[str] | None = None
+    text: pa.Array,
+    meta: Sequence[str] = (),
+    cuts: Sequence[list[Cut]] = (),
+    sets: Sequence[str] | None = None,
+    bad_words: tuple[str, ...] = (),
 ) -> NDArray[np.float32]:
     """(documents,) large_string without nulls -> (documents, len(STATISTICS)) float32.
 
     meta: each document's column `meta`; cuts: what its cleaning cut; sets: the rule sets whose statistics are wanted,
-    by default all. What cannot be known without them, and groups of columns that no wanted set reads, are NaN.
+    by default all; bad_words: the list for the set of that name. What cannot be known without them, and groups of
+    columns that no wanted set reads, are NaN.
     """
     wanted = set(STATISTICS)
     if sets is not None:
@@ -54,14 +60,17 @@ def statistics(
     for measured, columns in ((variants, VARIANT_COLUMNS), (runs, RUN_COLUMNS)):
         if not measured:
             main[:, [KERNEL_COLUMNS.index(name) for name in columns]] = np.nan
-    extra = np.full((len(text), 3), np.nan, np.float32)
-    extra[:, 0] = pc.count_substring(text, "lorem ipsum", ignore_case=True).to_numpy(zero_copy_only=False)
-    heads = pc.struct_field(
-        pc.extract_regex(pc.utf8_slice_codeunits(text, 0, HEAD_CHARACTERS), f"(?P<head>{HEAD})"), "head"
-    )
-    extra[:, 1] = pc.match_substring_regex(heads, GENERATED).to_numpy(zero_copy_only=False)
-    if len(cuts) and "words_cut" in wanted:
+    extra = np.full((len(text), len(EXTRA_COLUMNS)), np.nan, np.float32)
+    if "lorem_ipsum" in wanted:
+        extra[:, 0] = pc.count_substring(text, "lorem ipsum", ignore_case=True).to_numpy(zero_copy_only=False)
+    if "generated" in wanted:
+        heads = pc.extract_regex(pc.utf8_slice_codeunits(text, 0, HEAD_CHARACTERS), f"(?P<head>{HEAD})")
+        found = pc.match_substring_regex(pc.struct_field(heads, "head"), GENERATED)
+        extra[:, 1] = found.to_numpy(zero_copy_only=False)
+    if "words_cut" in wanted and len(cuts):
         extra[:, 2] = words_cut(text, list(cuts))
+    if "bad_words" in wanted and bad_words:
+        extra[:, 3] = holds_bad_word(text, bad_words)
     rest = [
         measure(text, meta) if wanted & set(columns) else np.full((len(text), len(columns)), np.nan, np.float32)
         for columns, measure in ((PAGE_COLUMNS, page_statistics), (CODE_COLUMNS, code_statistics))

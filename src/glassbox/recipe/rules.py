@@ -48,7 +48,12 @@ ENGLISH = ("en", "")
 def _rules(prefix: str, *rows: Row, but: tuple[str, ...] = ()) -> tuple[Rule, ...]:
     """Rows of statistic, bound, threshold and, if the rule is of some languages or files alone, which."""
     return tuple(
-        Rule(f"{prefix}_{row[1]}_{row[0].removeprefix(prefix.removesuffix('_unspaced') + '_')}", *row[:3], row[3] if len(row) > 3 else (), but)
+        Rule(
+            f"{prefix}_{row[1]}_{row[0].removeprefix(prefix.removesuffix('_unspaced') + '_')}",
+            *row[:3],
+            row[3] if len(row) > 3 else (),
+            but,
+        )
         for row in rows
     )
 
@@ -152,6 +157,8 @@ RULE_SETS: dict[str, tuple[Rule, ...]] = {
     "c4": (*_rules("c4", ("characters", "max", 190_000)), *_c4("c4", 3)),
     "c4_datatrove": _c4("c4_datatrove", 5),
     "fineweb": _fineweb("fineweb"),
+    # arXiv:1910.10683, section 2.2: a page that holds an entry of a list of bad words, which the source names.
+    "bad_words": _rules("c4", ("bad_words", "max", 0)),
     # arXiv:2306.01116, appendix G.2: a page that the line rules rob of more than this is none.
     "refinedweb": _rules("refinedweb", ("words_cut", "max", 0.05)),
     # Characters without punctuation, runs of white space as one; 200 letters of English are some 80 Chinese characters.
