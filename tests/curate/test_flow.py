@@ -86,9 +86,10 @@ def test_a_cluster_of_two_nodes_leaves_the_same_bytes(tmp_path: Path) -> None:
         json.dumps({"text": f"Number {n} of the texts that were given to the cluster. " * (n % 3 + 1)})
         for n in range(300)
     ]
+    (tmp_path / "texts").mkdir()
     for part in range(3):
-        (tmp_path / f"{part}.jsonl").write_text("\n".join(lines[part * 100 : part * 100 + 100]) + "\n")
-    settings = {"sources": [{"name": "a", "format": "jsonl", "path": str(tmp_path), "rules": ["c4"]}]}
+        (tmp_path / "texts" / f"{part}.jsonl").write_text("\n".join(lines[part * 100 : part * 100 + 100]) + "\n")
+    settings = {"sources": [{"name": "a", "format": "jsonl", "path": str(tmp_path / "texts"), "rules": ["c4"]}]}
     given = json.dumps(settings)
     cluster = subprocess.run(
         [sys.executable, "-c", CLUSTER, given, "", str(tmp_path / "cluster")],
