@@ -24,6 +24,13 @@ def test_any_points_stay_in_the_frame(series: list[list[tuple[float, float]]], d
     assert len(list(root.iter("path"))) == len(lines)
 
 
+def test_high_shares_fill_the_chart() -> None:
+    line = Line("F1", ((0.0, 0.97), (1.0, 0.99)))
+    root = ElementTree.fromstring(str(share_chart([line], title="t", across="x")))
+    ticks = [text.text for text in root.iter("text") if text.attrib["text-anchor"] == "end"]
+    assert ticks == ["0.96", "0.97", "0.98", "0.99", "1"]
+
+
 def test_cells_say_what_was_taken_for_what() -> None:
     svg = confusion_map([[8, 2], [0, 0]], ["a<", "b" * 40], title="t")
     root = ElementTree.fromstring(str(svg))

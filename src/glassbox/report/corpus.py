@@ -96,7 +96,7 @@ def curation(facts: RunFacts, stage: StageFacts) -> Curation | None:
         for row in skipped[:SKIPPED_SHOWN]
     ]
     tallies = [
-        _tally("Lines and passages cut out of documents", "Rule", as_dict(drawn).get("lines_cut")),
+        _tally("Lines cut out of documents", "Rule", as_dict(drawn).get("lines_cut")),
         _tally("Personal data masked", "Kind", as_dict(drawn).get("masked")),
     ]
     return Curation(

@@ -224,7 +224,7 @@ def _thresholds(curve: dict[str, dict[str, Any]]) -> Chart | None:
         return None
     svg = share_chart(lines, title="By threshold", across="threshold")
     legend = [(line.tone, line.name) for line in lines]
-    return Chart("By threshold", "a line stays if its score is at least the threshold", svg, legend, "")
+    return Chart("By threshold", "held-out lines; a line stays if its score reaches the threshold", svg, legend, "")
 
 
 def _number(name: str) -> float | None:

@@ -11,6 +11,8 @@ from glassbox.report.svg import curve, picture, rule, short, words
 SIDE = 210
 """Width and height of the plot."""
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 40
+FLOORS = (0.0, 0.5, 0.8, 0.9, 0.96)
+"""Where a scale of shares may begin."""
 CELL = 26
 NAME_CHARACTERS = 18
 
@@ -18,18 +20,22 @@ NAME_CHARACTERS = 18
 def share_chart(lines: Sequence[Line], *, title: str, across: str, diagonal: bool = False) -> Markup:
     """Values of 0 to 1 over values of 0 to 1, which are called `across`; with a diagonal each point is a dot as well.
 
-    Points outside are drawn on the edge.
+    Without one the scale begins higher up if all values are high. Points outside are drawn on the edge.
     """
     tall = SIDE if diagonal else 0.72 * SIDE
+    least = min(y for line in lines for _, y in line.points)
+    floor = 0.0 if diagonal else max([start for start in FLOORS if start <= least], default=0.0)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return LEFT + min(max(x, 0.0), 1.0) * SIDE, TOP + (1 - min(max(y, 0.0), 1.0)) * tall
+        share = (min(max(y, floor), 1.0) - floor) / (1 - floor)
+        return LEFT + min(max(x, 0.0), 1.0) * SIDE, TOP + (1 - share) * tall
 
     parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = at(tick, tick)
-        parts += [rule(LEFT, y, LEFT + SIDE, y, "grid"), words(LEFT - 7, y + 4, f"{tick:g}", "end")]
-        parts.append(words(x, TOP + tall + 16, f"{tick:g}", "middle"))
+    for step in range(5):
+        value = floor + step / 4 * (1 - floor)
+        x, y = at(step / 4, value)
+        parts += [rule(LEFT, y, LEFT + SIDE, y, "grid"), words(LEFT - 7, y + 4, f"{value:g}", "end")]
+        parts.append(words(x, TOP + tall + 16, f"{step / 4:g}", "middle"))
     parts.append(words(LEFT + SIDE / 2, TOP + tall + 33, across, "middle"))
     if diagonal:
         parts.append(rule(*at(0, 0), *at(1, 1), "mark"))
