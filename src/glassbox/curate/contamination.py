@@ -62,7 +62,7 @@ def hits(texts: pa.Array, known: Evaluations) -> list[list[Hit]]:
         if len(places):
             matches += _covered(places, grams, bounds, table, known)
     for document, of_document in itertools.groupby(sorted(matches), key=lambda match: match[0]):
-        starts, ends = _places(data[offsets[document] : offsets[document + 1]], bounds[document + 1] - bounds[document])
+        starts, ends = _places(data[offsets[document] : offsets[document + 1]])
         for _, text, first, last, share in of_document:
             stretch = int(starts[first - bounds[document]]), int(ends[last - bounds[document]])
             found[document].append(Hit(*known.names[text], share, *stretch))
@@ -92,12 +92,13 @@ def stretches(length: int, matches: Sequence[tuple[int, int]], around: int) -> l
     return cuts if 0 < pieces <= MOST_PIECES else None
 
 
-def _places(data: NDArray[np.uint8], words: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where each word of a text begins and ends, in characters."""
-    starts, ends = np.empty(words, np.int64), np.empty(words, np.int64)
-    read_words(data, 0, len(data), word_characters(), np.empty(words, np.uint64), starts, ends)
-    in_characters(data, 0, 0, starts, ends)
-    return starts, ends
+    most = len(data) // 2 + 1
+    starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+    count = read_words(data, 0, len(data), word_characters(), np.empty(most, np.uint64), starts, ends)
+    in_characters(data, 0, 0, starts[:count], ends[:count])
+    return starts[:count], ends[:count]
 
 
 def _covered(

@@ -101,8 +101,18 @@ def _read_characters(data, start, end, characters, units) -> int:  # type: ignor
 
 
 @numba.njit(nogil=True, cache=True)
+def _upper(shingles, i) -> np.uint32:  # type: ignore[no-untyped-def]
+    """The upper half of the i-th hash, of the last one beyond the end."""
+    return np.uint32(shingles[min(i, len(shingles) - 1)] >> np.uint64(32))
+
+
+@numba.njit(nogil=True, cache=True)
 def _minima(shingles, a, b, row) -> None:  # type: ignore[no-untyped-def]
-    for i in range(len(shingles)):
-        high = np.uint32(shingles[i] >> np.uint64(32))
+    """Four shingles at a time, so that a slot is loaded and stored once for four."""
+    for i in range(0, len(shingles), 4):
+        one, other = _upper(shingles, i), _upper(shingles, i + 1)
+        third, fourth = _upper(shingles, i + 2), _upper(shingles, i + 3)
         for k in range(len(a)):
-            row[k] = min(row[k], np.uint32(np.uint32(a[k] * high) + b[k]))
+            first = min(np.uint32(np.uint32(a[k] * one) + b[k]), np.uint32(np.uint32(a[k] * other) + b[k]))
+            second = min(np.uint32(np.uint32(a[k] * third) + b[k]), np.uint32(np.uint32(a[k] * fourth) + b[k]))
+            row[k] = min(row[k], min(first, second))

@@ -75,30 +75,47 @@ def code_point(data, i):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True)
 def read_words(data, start, end, characters, hashes, starts, ends) -> int:  # type: ignore[no-untyped-def]
     """Hashes of the words of the valid UTF-8 `data[start:end]`, and the bytes of `data` where each begins and ends
-    (`starts` and `ends` may both be None); returns how many words there are."""
-    count, i = 0, start
+    (`starts` and `ends` may both be None); returns how many words there are. The arrays need half as many places as
+    there are bytes, and one more."""
+    count, i, begin = 0, start, start
+    value, inside = _BASIS, False
     while i < end:
         before = i
+        if data[i] < 0x80:
+            # Without a branch that the processor could foretell wrongly: the open place counts once the word ends.
+            point = characters[data[i]]
+            i += 1
+            hashes[count] = value
+            if starts is not None:
+                starts[count], ends[count] = begin, before
+            begin = begin if inside else before
+            count += inside & (point == 0)
+            value = (value ^ np.uint64(point)) * _PRIME if point else _BASIS
+            inside = point != 0
+            continue
         point, i = code_point(data, i)
         point = characters[point]
-        if not point:
+        if point and not point & SINGLE:
+            begin = begin if inside else before
+            value, inside = (value ^ np.uint64(point)) * _PRIME, True
             continue
-        value = (_BASIS ^ np.uint64(point & ~SINGLE)) * _PRIME
-        after = i
-        if not point & SINGLE:
-            while i < end:
-                point, i = code_point(data, i)
-                point = characters[point]
-                if not point or point & SINGLE:
-                    break
-                value = (value ^ np.uint64(point)) * _PRIME
-                after = i
-            # What ended the word begins the next one if it is a word of its own.
-            i = after
+        if inside:
+            hashes[count] = value
+            if starts is not None:
+                starts[count], ends[count] = begin, before
+            count, value, inside = count + 1, _BASIS, False
+        if point:
+            hashes[count] = (_BASIS ^ np.uint64(point & ~SINGLE)) * _PRIME
+            if starts is not None:
+                starts[count], ends[count] = before, i
+            count += 1
+    if inside:
+        hashes[count] = value
         if starts is not None:
-            starts[count], ends[count] = before, after
-        hashes[count] = mix(value)
+            starts[count], ends[count] = begin, end
         count += 1
+    for k in range(count):
+        hashes[k] = mix(hashes[k])
     return count
 
 
@@ -120,8 +137,8 @@ def in_characters(data, byte, character, starts, ends):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True, cache=True)
 def read_grams(words, size, out) -> int:  # type: ignore[no-untyped-def]
-    """Hashes of the n-grams of `size` of `words` (all words if there are fewer) into `out`, which may be `words` itself;
-    returns how many. A gram is hashed as a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
+    """Hashes of the n-grams of `size` of `words` (all words if there are fewer) into `out`, which may be `words`
+    itself; returns how many. A gram is a polynomial in its words modulo 2^64, rolled along and mixed at the end."""
     if not len(words):
         return 0
     size = min(size, len(words))
