@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from glassbox.curate.characters import utf8_buffer
+from glassbox.curate.places import AT, GROUPS, KEY_START, places
 
 PLACEHOLDERS = {
     "key": b"|||KEY|||",
@@ -26,9 +25,6 @@ PLACEHOLDERS = {
     "phone": b"|||PHONE_NUMBER|||",
 }
 """Kind -> what stands for it, in the order in which kinds claim a place."""
-AT, DIGITS, GROUPS = 0, 1, 2
-FEWEST_DIGITS = 5
-"""Digits in a stretch that is looked at: 11.1.1.1 has five."""
 LOCAL = bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123)) + b"._%+-"
 LOCAL_LENGTH, DOMAIN_LENGTH = 64, 255
 DOMAIN = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}))(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})+")
@@ -62,11 +58,6 @@ CALLING = re.compile(
 )
 """... phone, call, 电话 (telephone), 手机 (mobile), 传真 (fax) within 24 bytes before."""
 CONTEXT = 48
-KEY_MARKS = (
-    *(b"AKIA", b"ASIA", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"sk-", b"sk_live_"),
-    *(b"rk_live_", b"xoxa-", b"xoxb-", b"xoxp-", b"xoxr-", b"xoxs-", b"AIza", b"hf_", b"-----BEGIN"),
-)
-"""What access keys and private keys begin with."""
 KEY = re.compile(
     rb"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,82}|glpat-[\w-]{20}"
     rb"|sk-(?:[a-z]+-)?[A-Za-z0-9_]{20,200}|[rs]k_live_[A-Za-z0-9]{16,99}|xox[abprs]-[A-Za-z0-9-]{10,200}"
@@ -88,16 +79,14 @@ class Span(NamedTuple):
 def mask(texts: pa.Array, kinds: Collection[str]) -> tuple[pa.Array, list[dict[str, int]]]:
     """The texts (large_string, no nulls) with placeholders, and for each how many of each kind were put."""
     data, offsets = utf8_buffer(texts)
-    first, kind, start, end = _places(data, offsets)
-    marks = _marks(data[offsets[0] : offsets[-1]].tobytes()) if "key" in kinds else []
+    first, kind, start, end = places(data, offsets)
     changed: dict[int, str] = {}
-    counts: list[dict[str, int]] = [{} for _ in texts]
-    for row in range(len(texts)) if marks else np.flatnonzero(np.diff(first)).tolist():
+    counts: list[dict[str, int]] = [{} for _ in range(len(texts))]
+    for row in np.flatnonzero(np.diff(first)).tolist():
         here = slice(first[row], first[row + 1])
         text = data[offsets[row] : offsets[row + 1]].tobytes()
-        places = zip(kind[here].tolist(), start[here].tolist(), end[here].tolist(), strict=True)
-        found = [span for place in places for span in _looked_at(text, *place) if span.kind in kinds]
-        spans = _apart([*found, *(span for mark in marks for span in _keys(text, mark))])
+        looked_at = zip(kind[here].tolist(), start[here].tolist(), end[here].tolist(), strict=True)
+        spans = _apart([span for place in looked_at for span in _looked_at(text, *place) if span.kind in kinds])
         if spans:
             changed[row] = _replaced(text, spans).decode()
             counts[row] = dict(Counter(span.kind for span in spans))
@@ -110,6 +99,8 @@ def _looked_at(text: bytes, kind: int, start: int, end: int) -> Iterator[Span]:
     """What the place that the kernel found holds."""
     if kind == AT:
         yield from _email(text, start)
+    elif kind == KEY_START:
+        yield from _key(text, start)
     elif kind == GROUPS:
         if _is_public(text[start:end]):
             yield Span(start, end, "ip")
@@ -168,20 +159,13 @@ def _luhn(digits: bytes) -> bool:
     return sum(values[::2] + [value * 2 - 9 * (value > 4) for value in values[1::2]]) % 10 == 0
 
 
-def _marks(data: bytes) -> list[bytes]:
-    return [mark for mark in KEY_MARKS if mark in data]
-
-
-def _keys(text: bytes, mark: bytes) -> Iterator[Span]:
-    place = text.find(mark)
-    while place >= 0:
-        found = KEY.match(text, place)
-        private = None if found else PRIVATE.match(text, place)
-        if found:
-            yield Span(*found.span(), "key")
-        elif private and (last := PRIVATE_END.search(text, private.end(), private.end() + PRIVATE_LENGTH)):
-            yield Span(place, last.end(), "key")
-        place = text.find(mark, place + 1)
+def _key(text: bytes, start: int) -> Iterator[Span]:
+    if found := KEY.match(text, start):
+        yield Span(*found.span(), "key")
+    elif (private := PRIVATE.match(text, start)) and (
+        last := PRIVATE_END.search(text, private.end(), private.end() + PRIVATE_LENGTH)
+    ):
+        yield Span(start, last.end(), "key")
 
 
 def _apart(spans: list[Span]) -> list[Span]:
@@ -203,59 +187,3 @@ def _replaced(text: bytes, spans: list[Span]) -> bytes:
         pieces += [text[place : span.start], PLACEHOLDERS[span.kind]]
         place = span.end
     return b"".join([*pieces, text[place:]])
-
-
-def _places(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Bounds of each text's places (texts + 1,), and the places: kind, start and end in bytes of their text."""
-    first = np.zeros(len(offsets), np.int64)
-    nothing = np.empty((0, 3), np.int64)
-    found = np.empty((_find(data, offsets, first, nothing), 3), np.int64)
-    _find(data, offsets, first, found)
-    return first, found[:, 0], found[:, 1], found[:, 2]
-
-
-@numba.njit(nogil=True, cache=True)
-def _find(data, offsets, first, out) -> int:  # type: ignore[no-untyped-def]
-    """Places worth a look: an @; stretches with FEWEST_DIGITS digits and at most 3 of ` .-()+` between two; runs of
-    hexadecimal digits and colons with 3 colons. Only counted while `out` has no rows."""
-    count = 0
-    for d in range(len(first) - 1):
-        begin, stop = offsets[d], offsets[d + 1]
-        digits, gap, start, end = 0, 0, -1, -1
-        colons, run = 0, -1
-        for i in range(begin, stop + 1):
-            byte = data[i] if i < stop else np.uint8(10)
-            digit = 48 <= byte <= 57
-            if digit:
-                if start < 0:
-                    start = i
-                digits += 1
-                gap, end = 0, i + 1
-            elif start >= 0:
-                gap += 1
-                between = byte == 32 or byte == 40 or byte == 41 or byte == 43 or byte == 45 or byte == 46
-                if not between or gap > 3:
-                    if digits >= FEWEST_DIGITS:
-                        if len(out):
-                            # An opening bracket or a plus before the first digit belongs to the number.
-                            while start > begin and (data[start - 1] == 40 or data[start - 1] == 43):
-                                start -= 1
-                            out[count, 0], out[count, 1], out[count, 2] = DIGITS, start - begin, end - begin
-                        count += 1
-                    digits, gap, start = 0, 0, -1
-            if digit or byte == 58 or 97 <= (byte | 32) <= 102:
-                if run < 0:
-                    run = i
-                colons += byte == 58
-            elif run >= 0:
-                if colons >= 3 and i - run <= 39:
-                    if len(out):
-                        out[count, 0], out[count, 1], out[count, 2] = GROUPS, run - begin, i - begin
-                    count += 1
-                run, colons = -1, 0
-            if byte == 64 and i < stop:
-                if len(out):
-                    out[count, 0], out[count, 1], out[count, 2] = AT, i - begin, i + 1 - begin
-                count += 1
-        first[d + 1] = count
-    return count
