@@ -14,8 +14,8 @@ from glassbox.curate.statistics import STATISTICS, statistics
 from glassbox.recipe.sources import Source
 
 
-def row(text: str, **meta: str) -> list[float]:
-    return page_statistics(pa.array([text], pa.large_string()), [json.dumps(meta)])[0].tolist()
+def row(text: str, url: str = "", **meta: str) -> list[float]:
+    return page_statistics(pa.array([text], pa.large_string()), [json.dumps(meta)], [url])[0].tolist()
 
 
 def test_prompts_and_differences_are_shares_of_lines() -> None:

@@ -40,17 +40,17 @@ _DIFFERENCES = phrases(
 )
 
 
-def page_statistics(text: pa.Array, meta: Sequence[str] = ()) -> NDArray[np.float32]:
+def page_statistics(text: pa.Array, meta: Sequence[str] = (), urls: Sequence[str] = ()) -> NDArray[np.float32]:
     """(documents, PAGE_COLUMNS): shares of lines that are prompts and that mark differences; 1 for a title or an
     address of a page without an article, NaN where there is none."""
     out = np.full((len(text), len(PAGE_COLUMNS)), np.nan, np.float32)
     _lines(*utf8_buffer(text), *character_tables(), out)
     for d, one in enumerate(meta):
-        known = fields(one)
-        title, address = known.get("title"), known.get("url")
+        title = fields(one).get("title")
         if isinstance(title, str) and title:
             out[d, 2] = TITLES.match(title.strip()[:LONGEST_ADDRESS]) is not None
-        if isinstance(address, str) and address:
+    for d, address in enumerate(urls):
+        if address:
             out[d, 3] = ADDRESSES.search(address[:LONGEST_ADDRESS]) is not None
     return out
 

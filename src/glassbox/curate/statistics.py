@@ -43,12 +43,13 @@ def statistics(
     cuts: Sequence[list[Cut]] = (),
     sets: Sequence[str] | None = None,
     bad_words: tuple[str, ...] = (),
+    urls: Sequence[str] = (),
 ) -> NDArray[np.float32]:
     """(documents,) large_string without nulls -> (documents, len(STATISTICS)) float32.
 
-    meta: each document's column `meta`; cuts: what its cleaning cut; sets: the rule sets whose statistics are wanted,
-    by default all; bad_words: the list for the set of that name. What cannot be known without them, and groups of
-    columns that no wanted set reads, are NaN.
+    meta, urls: each document's columns of these names; cuts: what its cleaning cut; sets: the rule sets whose
+    statistics are wanted, by default all; bad_words: the list for the set of that name. What cannot be known without
+    them, and groups of columns that no wanted set reads, are NaN.
     """
     wanted = set(STATISTICS)
     if sets is not None:
@@ -71,8 +72,9 @@ def statistics(
         extra[:, 2] = words_cut(text, list(cuts))
     if "bad_words" in wanted and bad_words:
         extra[:, 3] = holds_bad_word(text, bad_words)
-    rest = [
-        measure(text, meta) if wanted & set(columns) else np.full((len(text), len(columns)), np.nan, np.float32)
-        for columns, measure in ((PAGE_COLUMNS, page_statistics), (CODE_COLUMNS, code_statistics))
-    ]
-    return np.concatenate([main, extra, *rest], 1)
+    pages, code = (np.full((len(text), len(columns)), np.nan, np.float32) for columns in (PAGE_COLUMNS, CODE_COLUMNS))
+    if wanted & set(PAGE_COLUMNS):
+        pages = page_statistics(text, meta, urls)
+    if wanted & set(CODE_COLUMNS):
+        code = code_statistics(text, meta)
+    return np.concatenate([main, extra, pages, code], 1)
