@@ -81,6 +81,16 @@ def test_a_public_suffix_blocks_nothing_below_it(tmp_path: Path) -> None:
     assert [bool(verdict) for verdict in found.verdicts(urls)] == [False, False, True, True, True]
 
 
+def test_a_pattern_names_several_lists(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}.com\n")
+    found = AddressRules(UrlRules(domains=str(tmp_path / "*.txt")))
+    assert found.verdicts(["http://one.com", "http://two.com"]) == [
+        ("url_domain", "one.com (one.txt)"),
+        ("url_domain", "two.com (two.txt)"),
+    ]
+
+
 def test_lists_that_are_missing_are_refused(tmp_path: Path) -> None:
     for settings_ in (UrlRules(domains="/none/list"), UrlRules(urls="/none"), UrlRules(strict="words/none.txt")):
         with pytest.raises(RequestError, match="does not exist"):

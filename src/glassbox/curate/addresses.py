@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from glassbox.curate.characters import mix, utf8_buffer
 from glassbox.curate.jsonl import lines
 from glassbox.errors import RequestError
+from glassbox.recipe.paths import files_at
 from glassbox.recipe.sources import UrlRules
 
 LONGEST = 4096
@@ -99,7 +100,8 @@ class AddressRules:
         self.names = [""]
         """Names of the lists; number 0 is none."""
         self.hosts = self._load(settings.domains, "domains", _host)
-        self.urls = self._load((*settings.domains, *settings.urls), "urls", canonical)
+        folders = [given for given in settings.domains if Path(given).expanduser().is_dir()]
+        self.urls = self._load((*folders, *settings.urls), "urls", canonical)
         self.hard = frozenset(_words(settings.hard))
         self.soft = frozenset(_words(settings.soft))
         self.strict = _by_prefix("".join(WORD.findall(word)) for word in _words(settings.strict))
@@ -198,17 +200,16 @@ def _punycode(host: str) -> str:
 
 
 def _lists(given: str, layout: str) -> Iterator[tuple[str, Path]]:
-    """(name, file) of the lists that a setting names: a file, or those of a folder's categories named `layout`."""
+    """(name, file) of the lists that a setting names: a file, those of a pattern, or those named `layout` of a folder's
+    categories."""
     path = Path(given).expanduser()
-    if path.is_dir():
-        found = sorted(file for file in path.rglob(f"{layout}*") if file.name in (layout, f"{layout}.gz"))
-        if not any(path.rglob("domains*")) and not any(path.rglob("urls*")):
-            raise RequestError(f"{given} holds no list named domains or urls; name the list's file")
-        yield from ((str(file.relative_to(path).parent) or layout, file) for file in found)
-    elif path.is_file():
-        yield path.name, path
-    else:
-        raise RequestError(f"the list {given} of address rules does not exist")
+    if not path.is_dir():
+        yield from ((file.name, file) for file in files_at(given, ("",), "the address rules"))
+        return
+    if not any(file.name.removesuffix(".gz") in ("domains", "urls") for file in path.rglob("*")):
+        raise RequestError(f"the address rules: {given} holds no list named domains or urls; name the list's file")
+    found = sorted(file for file in path.rglob(f"{layout}*") if file.name in (layout, f"{layout}.gz"))
+    yield from ((str(file.relative_to(path).parent) if file.parent != path else layout, file) for file in found)
 
 
 def _entries(path: Path) -> Iterator[str]:

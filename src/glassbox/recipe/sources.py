@@ -10,7 +10,6 @@ from glassbox.recipe.base import Names, Settings
 from glassbox.recipe.paths import files_at
 from glassbox.recipe.rules import LINE_RULES, RULE_SETS
 
-
 FieldName = Literal["text", "html", "url", "title", "path", "licence", "stars", "repository"]
 PersonalData = Literal["email", "ip", "phone", "card", "key"]
 
@@ -22,7 +21,7 @@ class UrlRules(Settings):
     """Files of blocked host or domain names, one a line; a name blocks all hosts below it. A folder in the layout of
     UT1 (category/domains, category/urls) is read whole."""
     urls: Names = ()
-    """Files of blocked addresses, one a line, compared without scheme and trailing slash."""
+    """Files of blocked addresses, one a line, compared in the form that `once` compares."""
     strict: Names = ()
     """Substrings that block an address when all but letters and digits is taken out of it. Of all word lists: a file's
     path (one word a line), or the words themselves."""
@@ -31,8 +30,8 @@ class UrlRules(Settings):
     soft: Names = ()
     """Words of an address of which two block it."""
     once: bool = False
-    """Whether of documents with the same address (scheme, trailing slash, fragment and tracking parameters aside) only
-    one stays, over all sources."""
+    """Whether of documents with the same address (scheme, user, default port, trailing slash, fragment and tracking
+    parameters aside) only one stays, over all sources."""
 
     def files(self) -> list[Path]:
         """The lists and word lists that are files, sorted. Raises RequestError for one that does not exist."""
