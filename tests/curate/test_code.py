@@ -55,6 +55,7 @@ def test_extensions_are_read_from_the_path() -> None:
         ("", None),
         (None, None),
         ([], None),
+        ([[["MIT"]]], False),
         ("or" + " " * 100_000 + "and", False),
     ],
 )
@@ -160,6 +161,7 @@ def test_long_lines_are_allowed_where_the_language_has_them() -> None:
 
 def test_other_sets_for_code() -> None:
     assert verdict(GOOD, "olmoe_code", stars=1) == "olmoe_min_stars"
+    assert verdict(GOOD, "olmoe_code", stars=10**400) == ""
     assert verdict(GOOD, "olmoe_code", stars=2) == verdict(GOOD, "olmoe_code") == ""
     assert verdict(GOOD, "redpajama_code", path="a.py") == ""
     assert verdict(GOOD, "redpajama_code", path="a.zig") == "redpajama_max_unlisted_extension"

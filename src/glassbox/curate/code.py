@@ -80,7 +80,7 @@ def fields(meta: str) -> dict[str, Any]:
 
 def extension(meta: str) -> str:
     """The path's last extension with its dot, in lower case; of a file without one its name (".makefile"); else ""."""
-    path = fields(meta).get("path") if '"path"' in meta else None
+    path = fields(meta).get("path")
     if not isinstance(path, str) or not path:
         return ""
     name = path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
@@ -93,7 +93,7 @@ def is_permissive(licence: Any) -> bool | None:
     None if nothing is said of a licence.
     """
     if isinstance(licence, list):
-        said = [is_permissive(one) for one in licence]
+        said = [is_permissive(one) if isinstance(one, str) else False for one in licence]
         return None if not said else all(one is True for one in said)
     if not isinstance(licence, str) or not licence.strip():
         return None
@@ -119,7 +119,7 @@ def code_statistics(text: pa.Array, meta: Sequence[str] = ()) -> NDArray[np.floa
         if ending:
             out[d, 9], out[d, 10] = ending in DATA_EXTENSIONS, ending not in LISTED_EXTENSIONS
         if isinstance(one.get("stars"), int | float):
-            out[d, 11] = one["stars"]
+            out[d, 11] = min(max(one["stars"], 0), 1e9)
         permissive = is_permissive(one.get("licence"))
         if permissive is not None:
             out[d, 12] = permissive
