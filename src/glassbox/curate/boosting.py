@@ -13,13 +13,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from glassbox.ledger.writing import atomic_open
+
 DEPTH = 5
 RATE = 0.08
 """Share of each tree's step that is taken."""
 BINS = 64
-RIDGE = 5.0
+RIDGE = 12.0
 """Added to the second derivatives of a leaf: keeps small leaves near 0."""
-LEAST_WEIGHT = 2.0
+LEAST_WEIGHT = 5.0
 """Smallest sum of second derivatives in a leaf."""
 
 
@@ -42,7 +44,8 @@ class Trees(NamedTuple):
         return (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        np.savez(path, **self._asdict())
+        with atomic_open(path, "wb") as file:
+            np.savez(file, **self._asdict())
 
     @staticmethod
     def load(path: Path) -> "Trees":
@@ -53,16 +56,15 @@ class Trees(NamedTuple):
 def train(
     features: NDArray[np.float32],
     labels: NDArray[np.bool_],
-    weights: NDArray[np.float32],
     trees: int,
     done: Callable[[int], None] | None = None,
 ) -> Trees:
-    """Trees for (rows, features), labels (rows,), weights (rows,); `done` is called with the number of each tree."""
+    """Trees for (rows, features), labels (rows,); `done` is called with the number of each tree."""
     edges = _edges(features)
     bins = np.empty(features.shape, np.uint8)
     for column in range(features.shape[1]):
         bins[:, column] = np.searchsorted(edges[column], features[:, column], side="left")
-    share = float(np.clip((weights * labels).sum() / weights.sum(), 1e-6, 1 - 1e-6))
+    share = float(np.clip(labels.mean(), 1e-6, 1 - 1e-6))
     bias = np.float32(np.log(share / (1 - share)))
     nodes = (1 << DEPTH) - 1
     feature = np.zeros((trees, nodes), np.int16)
@@ -71,7 +73,7 @@ def train(
     odds = np.full(len(labels), bias, np.float64)
     for tree in range(trees):
         chance = 1.0 / (1.0 + np.exp(-odds))
-        slope, bend = weights * (chance - labels), weights * chance * (1 - chance)
+        slope, bend = chance - labels, chance * (1 - chance)
         _grow(bins, slope, bend, feature[tree], cut[tree], leaf[tree], odds)
         if done:
             done(tree + 1)

@@ -1,7 +1,8 @@
 """The line model of clutter applied to documents: lines that it scores low are cut, with smoothing and code spared.
 
 After dots.llm1 (arXiv:2506.05767, app. C.3): a model scores every line with its context, and lines below a threshold
-go. A short kept line alone between dropped ones goes with them; a single dropped line within kept ones stays.
+go. A short kept line alone between dropped ones goes with them; a single dropped line within kept ones stays if its
+score is near the threshold.
 """
 
 from pathlib import Path
@@ -23,7 +24,10 @@ RULE = "clutter"
 SHORT = 40
 """Bytes below which a kept line between dropped ones is short."""
 AMONG = 5
-"""Kept lines around a single dropped one that keep it."""
+"""Kept lines around a single dropped one that keep it, if its score is in doubt."""
+DOUBT = 0.5
+"""Share of the threshold from which on a score is in doubt. Without this a model undoes itself: what an extractor
+leaves of clutter is mostly single lines."""
 
 
 class ClutterModel(NamedTuple):
@@ -61,7 +65,7 @@ def edit(texts: pa.Array, model: ClutterModel, threshold: float) -> Edited:
     out, ends = np.empty(offsets[-1] - offsets[0], np.uint8), np.zeros(len(texts) + 1, np.int64)
     _without(data, offsets, keep, places, bounds, out, ends)
     buffers = [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(out[: ends[-1]].tobytes())]
-    return pa.LargeStringArray.from_buffers(pa.large_string(), len(texts), buffers), cuts
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers), cuts
 
 
 def decide(
@@ -74,12 +78,12 @@ def decide(
     """Whether each line (lines,) stays: by score, then smoothed among its neighbours; code between fences stays."""
     raw = (scores >= threshold) | fenced
     keep = raw.copy()
-    _smooth(raw, bounds, places, keep)
+    _smooth(raw, scores >= DOUBT * threshold, bounds, places, keep)
     return keep | fenced
 
 
 @numba.njit(nogil=True, cache=True)
-def _smooth(raw, bounds, places, keep) -> None:  # type: ignore[no-untyped-def]
+def _smooth(raw, doubtful, bounds, places, keep) -> None:  # type: ignore[no-untyped-def]
     for d in range(len(bounds) - 1):
         first, last = bounds[d], bounds[d + 1]
         for i in range(first + 1, last - 1):
@@ -97,7 +101,7 @@ def _smooth(raw, bounds, places, keep) -> None:  # type: ignore[no-untyped-def]
             while j < last and raw[j] and around < AMONG:
                 around += 1
                 j += 1
-            keep[i] = around >= AMONG
+            keep[i] = around >= AMONG and doubtful[i]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -23,13 +23,12 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 def run(config: ClutterStage, inputs: Inputs, workspace: Workspace) -> None:
     """Leaves the model (`clutter.npz`) and `quality.json`; with a judge also its answers, `judged.jsonl`.
 
-    The held-out sites are those whose names hash lowest; the model is trained on all others. Lines weigh the square
-    root of their length (data-curation practice: long lines matter more, but not in proportion).
+    The held-out sites are those whose names hash lowest; the model is trained on all others.
     """
     pages = read_pages(config.labels, inputs, workspace.folder, workspace.stop_if_asked)
     held_out = hold_out(pages, config.held_out)
-    learn, ask = _part(pages, ~held_out), _part(pages, held_out)
-    features, labels, weights, _ = _lines(learn)
+    learn, ask = part_of(pages, ~held_out), part_of(pages, held_out)
+    features, labels = lines_of(learn)
     if not labels.any() or labels.all():
         raise RequestError("the labelled lines are all of one kind; the line model needs content and clutter")
 
@@ -37,7 +36,7 @@ def run(config: ClutterStage, inputs: Inputs, workspace: Workspace) -> None:
         workspace.progress(tree, config.trees, f"{len(labels)} lines of {len(learn.texts)} pages")
         workspace.stop_if_asked()
 
-    trees = boosting.train(features, labels, weights, config.trees, done)
+    trees = boosting.train(features, labels, config.trees, done)
     trees.save(workspace.path(MODEL))
     write_json(
         workspace.path("quality.json"),
@@ -68,7 +67,8 @@ def measure(trees: boosting.Trees, pages: Pages) -> dict[str, Any]:
     features, bounds, places, fenced = line_features(pa.array(pages.texts, pa.large_string()))
     scores = trees.score(features)
     labels = np.concatenate([np.array(one, np.int8) for one in pages.labels])
-    known = labels != UNKNOWN
+    # Code between fences always stays, and fences stand in no gold text.
+    known = (labels != UNKNOWN) & ~fenced
     truth = labels[known] == 1
     curve = {
         str(threshold): _rates(decide(scores, bounds, places, fenced, threshold)[known], truth)
@@ -91,19 +91,17 @@ def _rates(keep: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, float
     return {"precision": round(precision, 4), "recall": round(recall, 4), "f1": round(f1, 4)}
 
 
-def _part(pages: Pages, chosen: NDArray[np.bool_]) -> Pages:
+def part_of(pages: Pages, chosen: NDArray[np.bool_]) -> Pages:
+    """Some of the pages, by a mask (pages,)."""
     numbers = np.flatnonzero(chosen).tolist()
     return Pages(
         [pages.texts[k] for k in numbers], [pages.labels[k] for k in numbers], [pages.sites[k] for k in numbers]
     )
 
 
-def _lines(
-    pages: Pages,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
-    """Features, labels and weights of the lines whose labels are known, and which of all lines they are."""
-    features, _, places, _ = line_features(pa.array(pages.texts, pa.large_string()))
+def lines_of(pages: Pages) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Features and labels of the lines that train: those with a known label, outside code."""
+    features, _, _, fenced = line_features(pa.array(pages.texts, pa.large_string()))
     labels = np.concatenate([np.array(one, np.int8) for one in pages.labels])
-    known = labels != UNKNOWN
-    weights = np.sqrt((places[known, 1] - places[known, 0]).astype(np.float32))
-    return features[known], labels[known] == 1, weights / max(float(weights.mean()), 1e-6), known
+    known = (labels != UNKNOWN) & ~fenced
+    return features[known], labels[known] == 1
