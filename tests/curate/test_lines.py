@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassbox.curate.edits import Cut
-from glassbox.curate.line_kernel import COUNTED, POLICIES, PROMPTS
 from glassbox.curate.lines import EDGE_RULE, count_words, cut_edges, cut_lines, edge_hashes, words_cut
+from glassbox.curate.phrases import COUNTED, POLICIES, PROMPTS
 from glassbox.recipe.rules import LINE_RULES
 
 CASES = {

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassbox.curate.characters import ALPHANUMERIC, LETTER, SPACE, decode
-from glassbox.curate.line_kernel import phrases, starts_with
+from glassbox.curate.phrases import phrases, starts_with
 
 NO_COMMENTS, HASH, SLASHES = range(3)
 """Styles of comments: not known; # and strings that are statements (Python); // and /* */."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from glassbox.curate.characters import ALPHANUMERIC, UNSPACED, character_tables, decode, utf8_buffer
 from glassbox.curate.code import fields
-from glassbox.curate.line_kernel import is_prompt, line_bounds, phrases, starts_with
+from glassbox.curate.line_kernel import is_prompt, line_bounds
+from glassbox.curate.phrases import phrases, starts_with
 
 PAGE_COLUMNS = ("prompt_lines", "difference_lines", "unwanted_title", "unwanted_address")
 
