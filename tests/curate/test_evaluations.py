@@ -74,7 +74,8 @@ def test_broken_lines_and_files_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("absent", "holds no"), (".", "holds no"), ("a.jsonl", "set its fields")]
+    ("name", "sentence"),
+    [("absent", "holds no"), (".", "holds no"), ("a.jsonl", "set its fields"), ("a**b", "is no pattern")],
 )
 def test_a_wrong_request_is_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
     if name == "a.jsonl":

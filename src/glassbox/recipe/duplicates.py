@@ -95,7 +95,10 @@ class EvaluationSet(Settings):
         path = Path(self.path).expanduser()
         if any(letter in self.path for letter in "*?["):
             anchor = Path(path.anchor)
-            found = [one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file()]
+            try:
+                found = [one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file()]
+            except ValueError as error:  # such as a**b
+                raise RequestError(f"evaluation set '{self.name}': {self.path} is no pattern: {error}") from None
         elif path.is_dir():
             found = [one for one in path.rglob("*") if one.name.endswith(EVALUATION_ENDINGS) and one.is_file()]
         else:
