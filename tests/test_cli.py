@@ -71,7 +71,7 @@ def test_plan_schema_recipes_and_init(
 
 
 def test_the_server_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli.models, "find_spec", lambda name: None)
     code, _, err = call(monkeypatch, capsys, "serve", "nothing")
     assert code == 2
     assert "pip install 'glassbox-llm[serve]'" in err

@@ -42,7 +42,7 @@ def assess(folder: Path, number: int) -> None:
     before = 0
     with (
         atomic_path(stage.path("judged", number, "parquet")) as path,
-        pq.ParquetWriter(path, DOCUMENT, compression="zstd") as writer,
+        pq.ParquetWriter(path, DOCUMENT, compression="lz4") as writer,
         pq.ParquetFile(stage.path("ingested", number, "parquet")) as table,
     ):
         for batch in table.iter_batches(ROWS):

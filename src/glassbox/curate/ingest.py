@@ -43,7 +43,7 @@ def ingest(folder: Path, number: int) -> None:
     edges: list[np.ndarray] = []
     with (
         atomic_path(stage.path("ingested", number, "parquet")) as path,
-        pq.ParquetWriter(path, INGESTED, compression="zstd") as writer,
+        pq.ParquetWriter(path, INGESTED, compression="lz4") as writer,
     ):
         for rows in _batches(readers.read(source, stage.parts[number][1])):
             batch = _texts(rows, source, facts)

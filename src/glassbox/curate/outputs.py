@@ -26,6 +26,8 @@ SAMPLE_CHARACTERS = 1200
 SHEET_CHARACTERS = 2000
 BYTES_PER_TOKEN = 4
 """For the funnel's rough token counts; true counts come with a tokenizer."""
+AFTER_PASSAGES = ("substrings", "semantic_duplicates", "decontaminate", "sampling")
+"""Steps after which passages are cut from the texts."""
 SHEET = ("id", "source", "text", "verdict", "note")
 """Columns of the sheet for human checks; `verdict` (keep or drop) is filled in without knowing the machine's."""
 
@@ -71,6 +73,7 @@ def write_part(folder: Path, number: int) -> None:
             rows = range(place, place + len(batch))
             verdicts = final["verdicts"][rows.start : rows.stop]
             batch = _finished(batch, rows, final)
+            samples.count_passages(rows, final)
             stays = pa.array([step == "kept" for step, _ in verdicts])
             columns = [
                 *batch.columns,
@@ -140,6 +143,13 @@ class _Samples:
         self.kept: dict[str, list[dict[str, Any]]] = {}
         self.dropped: dict[str, list[dict[str, Any]]] = {}
         self.drawn: dict[str, list[dict[str, Any]]] = {}
+        self.passages: Counter[str] = Counter()
+
+    def count_passages(self, rows: range, final: dict[str, Any]) -> None:
+        """Passages cut from the kept documents of a batch, by the step that cut them."""
+        for row in rows:
+            if final["verdicts"][row][0] == "kept":
+                self.passages.update(step for _, _, step in final["passages"].get(str(row), ()))
 
     def take(self, kept: pa.RecordBatch, dropped: pa.RecordBatch) -> None:
         _sample(self.kept, kept, "source", self.count)
@@ -148,7 +158,8 @@ class _Samples:
         _sample(self.drawn, dropped, None, self.sheet // 2, "dropped")
 
     def found(self) -> dict[str, Any]:
-        return {"kept": self.kept, "dropped": self.dropped, "drawn": self.drawn}
+        groups = {"kept": self.kept, "dropped": self.dropped, "drawn": self.drawn}
+        return {"groups": groups, "passages": self.passages}
 
 
 def _sample(
@@ -174,8 +185,10 @@ def _smallest(count: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def write_samples(stage: Staging, target: Path) -> None:
     """`samples.json` and `sheet.csv`, put together from what the parts' writers left."""
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {"kept": {}, "dropped": {}, "drawn": {}}
-    for _, facts in stage.facts("written"):
-        for kind, found in facts.items():
+    cut: dict[str, Counter[str]] = {}
+    for number, facts in stage.facts("written"):
+        cut.setdefault(stage.source(number).name, Counter()).update(facts["passages"])
+        for kind, found in facts["groups"].items():
             for name, rows in found.items():
                 groups[kind].setdefault(name, []).extend(rows)
     for kind in ("kept", "dropped"):
@@ -183,7 +196,6 @@ def write_samples(stage: Staging, target: Path) -> None:
             groups[kind][name] = _smallest(stage.config.samples, rows)
             for row in groups[kind][name]:
                 row["text"] = row["text"][:SAMPLE_CHARACTERS]
-    cut: dict[str, Counter[str]] = {}
     masked: dict[str, Counter[str]] = {}
     for number, facts in stage.facts("judged"):
         cut.setdefault(stage.source(number).name, Counter()).update(facts["cuts"])
@@ -221,9 +233,10 @@ def funnel(stage: Staging, decisions: Decisions) -> list[dict[str, Any]]:
         left = (table.sources == number) & (steps_of != "extract")
         for step in _steps(stage, source):
             left &= steps_of != step
-            rows.append(_row(step, source, int(left.sum()), int(table["size"][left].sum())))
+            size = table.left if step in AFTER_PASSAGES else table["size"]
+            rows.append(_row(step, source, int(left.sum()), int(size[left].sum())))
         if decisions.copies is not None:
-            used = int((table["size"][left] * decisions.copies[left].astype(np.int64)).sum())
+            used = int((table.left[left] * decisions.copies[left].astype(np.int64)).sum())
             rows[-1].update(_row("sampling", source, int(left.sum()), used))
     return rows
 
@@ -232,8 +245,8 @@ def _steps(stage: Staging, source: Source) -> list[str]:
     """The steps a source goes through after extraction, in order."""
     duplicates, clean = stage.config.duplicates, source.clean
     steps = {
-        "urls": source.urls is not None,
         "lines": bool(clean.lines or clean.edge_lines or clean.clutter),
+        "urls": source.urls is not None,
         "language": source.language is not None and source.format != "code",
         **dict.fromkeys(source.rules, True),
         "models": any(not use.sources or source.name in use.sources for use in stage.config.models),

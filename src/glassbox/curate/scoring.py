@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate import classify
+from glassbox.curate.classify import Classifier, load
 from glassbox.curate.rules import Verdicts
 from glassbox.curate.staging import Staging
 from glassbox.errors import RequestError
@@ -22,9 +22,9 @@ Pairs = list[list[tuple[str, float]]]
 
 
 @cache
-def classifier(folder: Path) -> classify.Classifier:
+def classifier(folder: Path) -> Classifier:
     """The classifier that a stage left in `folder`; read once in a worker."""
-    return classify.load(folder)
+    return load(folder)
 
 
 def classified(stage: Staging, source: Source, texts: pa.Array, verdicts: Verdicts) -> tuple[Pairs, dict[str, NDArray]]:

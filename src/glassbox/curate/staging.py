@@ -119,6 +119,8 @@ class Table:
         self.columns = {name: self._gathered(name, kind) for name, kind in {**COLUMNS, **extra}.items()}
         self.other = self.scratch("other", np.int64, -1)
         """The document that a dropped one repeats; -1 for none."""
+        self.left = self.scratch("left", np.int64, self["size"])
+        """Bytes of each text that are left when passages are cut."""
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -127,7 +129,7 @@ class Table:
         return self.columns[name]
 
     def scratch(self, name: str, kind: Any, value: Any) -> NDArray:
-        """A column of its own on disk, filled with `value`."""
+        """A column of its own on disk, filled with `value` (one for all, or one for each document)."""
         array = np.lib.format.open_memmap(self.staging.folder / f"table-{name}.npy", "w+", kind, (len(self),))
         array[:] = value
         return array

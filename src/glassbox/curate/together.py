@@ -171,7 +171,7 @@ def _passages(stage: Staging, decisions: Decisions, rank: NDArray[np.int64]) -> 
     for document, text in texts(table, touched):
         left = pa.array([without(text, decisions.passages[document])], pa.large_string())
         words[document] = len(word_hashes(left)[0])
-        table["size"][document] = len(left[0].as_buffer())
+        table.left[document] = len(left[0].as_buffer())
     short = np.zeros(len(table), np.bool_)
     short[touched] = words[touched] < settings.min_words
     table.drop(short, "substrings", "words_left", words, settings.min_words)
@@ -207,7 +207,7 @@ def _evaluations(stage: Staging, decisions: Decisions, hits: dict[int, list[list
                 continue
             gone[document] = False
             decisions.passages[document] += [(start, end, "decontaminate") for start, end in cuts]
-            table["size"][document] = len(without(text, decisions.passages[document]).encode())
+            table.left[document] = len(without(text, decisions.passages[document]).encode())
     table.drop(gone, "decontaminate", "evaluation_ngrams", share, settings.share)
 
 
@@ -220,7 +220,7 @@ def _sample(stage: Staging, decisions: Decisions) -> None:
     names = classifier(stage.artefacts[settings.category]).names if settings.category else ()
     category = table["category"][alive].astype(np.int64) if settings.category else None
     scores = {f"{one.stage}.{one.score}": table[f"score{k}"][alive] for k, one in enumerate(settings.scores)}
-    sizes = table["size"][alive]
+    sizes = table.left[alive]
     factors = sampling.factors(sizes, category, names, scores, settings)
     decisions.copies = np.ones(len(table), np.int32)
     decisions.copies[alive] = sampling.copies(table["id"][alive], factors, stage.seed)
