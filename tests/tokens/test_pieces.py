@@ -1,5 +1,7 @@
 """Pieces: the regular expressions themselves, asked of the library, on texts made of their border cases."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,3 +80,18 @@ def test_classes_of_characters():
 def test_contractions(text, fold, size):
     data = np.frombuffer(text.encode(), np.uint8)
     assert contraction(data, 0, len(data), fold) == size
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_every_letter_number_space_and_mark_of_this_interpreter_has_its_class(marks):
+    """Up to Unicode's last plane; what only the library knows is asked of it where characters may be assigned."""
+    classes = character_classes(marks)
+    wrong = []
+    for point in range(0x110000):
+        category = unicodedata.category(chr(point))
+        kind = {"L": LETTER, "N": NUMBER, "M": LETTER if marks else OTHER}.get(category[0], OTHER)
+        if category[0] == "Z" or chr(point) in "\t\n\v\f\r\x85":
+            kind = NEWLINE if chr(point) in "\r\n" else SPACE
+        if classes[point] != kind and category not in ("Cn", "Cs"):
+            wrong.append(hex(point))
+    assert not wrong

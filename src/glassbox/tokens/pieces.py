@@ -65,7 +65,7 @@ def character_classes(marks: bool) -> NDArray[np.uint8]:
     kinds = {r"\p{L}": LETTER, r"\p{N}": NUMBER, r"\s": SPACE, r"[\r\n]": NEWLINE}
     for pattern, kind in (kinds | ({r"\p{M}": LETTER} if marks else {})).items():
         runs = pre_tokenizers.Split(Regex(f"{pattern}+"), behavior="removed", invert=True)
-        for first in range(0, 0x110000, 0x2000):
+        for first in (*range(0, 0x40000, 0x2000), 0xE0000):  # nothing else is, or may soon be, in one of these classes
             points = [point for point in range(first, first + 0x2000) if not 0xD800 <= point < 0xE000]
             for _, (start, end) in runs.pre_tokenize_str("".join(map(chr, points))) if points else ():
                 classes[points[start:end]] = kind
