@@ -10,15 +10,12 @@ again.
 """
 
 import argparse
-import hashlib
-import json
 import math
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +29,16 @@ from numpy.typing import NDArray
 
 from experiments.figures import Band, band_chart, difference, table, with_spread
 from experiments.pages import Page, library_gold, read_gold, read_pages, split
+from experiments.training import Plan, plain, read, train
 from glassbox.console import out, watching
 from glassbox.errors import GlassboxError, RequestError
-from glassbox.generate.score import logprobs
 from glassbox.ledger.runner import execute
-from glassbox.ledger.workspace import Workspace, read_metrics
+from glassbox.ledger.workspace import read_metrics
 from glassbox.ledger.writing import atomic_open, write_json
-from glassbox.model.transformer import Transformer
 from glassbox.recipe.loading import build, parse
 from glassbox.recipe.network import Attention, Network
 from glassbox.recipe.schema import Recipe
-from glassbox.recipe.training import Loop, Optimizer, Phase, Schedule
 from glassbox.stages import STAGES
-from glassbox.tokens.batches import PretrainData
-from glassbox.tokens.shards import TokenFolder
-from glassbox.tokens.tokenizer import byte_lengths, encode, load_tokenizer
-from glassbox.train.loop import fit
-from glassbox.train.losses import next_token
 
 CRAWL = """
 name: pages
@@ -59,125 +49,14 @@ stages:
 RECIPE = Path(__file__).with_suffix(".yaml")
 SETS = {"prose": "prose", "gold": "all gold text", "pages": "whole pages, uncleaned"}
 """What is measured, and what it is called: the first is what the claim is about, the last what raw text is like."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is the same for every arm."""
-
-    network: Network
-    steps: int = 1000
-    rows: int = 8
-    context: int = 256
-    lr: float = 4e-3
-    evaluations: int = 10
-    """Times the held-out loss is measured on the way."""
-    windows: int = 128
-    """Most windows of each held-out set, evenly spaced over it."""
-
-    @property
-    def every(self) -> int:
-        """Steps between evaluations."""
-        return max(1, self.steps // self.evaluations)
-
-
 PLAN = Plan(
     Network(dim=128, layers=4, hidden=384, attention=Attention(heads=4, kv_heads=2), tie_embeddings=True, init_std=0.08)
 )
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """A held-out set in windows of tokens; the first token of a window has nothing before it and is not asked for."""
-
-    windows: list[list[int]]
-    bytes_T: NDArray[np.float64]
-    """For each text, the UTF-8 bytes of the tokens asked for."""
-    text: list[int]
-    """For each window, the text it is of."""
-
-    def nats(self, model: Transformer) -> NDArray[np.float64]:
-        """Negative log-likelihood of each text, (T,)."""
-        losses = [-float(row.double().sum()) for row in logprobs(model, self.windows)]
-        return np.bincount(self.text, losses, len(self.bytes_T)).astype(np.float64)
-
-
-def held_out_sets(pages: Path, tokens: Path, plan: Plan) -> dict[str, HeldOut]:
-    """The texts of `held_out.json` in the windows that the plan allows."""
-    tokenizer = load_tokenizer(TokenFolder(tokens).tokenizer_folder)
-    lengths = byte_lengths(tokenizer)
-    sets = {}
-    for name, texts in json.loads((pages / "held_out.json").read_text(encoding="utf-8")).items():
-        all_ids = [encode(tokenizer, text) for text in texts]
-        windows = [
-            (text, ids[start : start + plan.context])
-            for text, ids in enumerate(all_ids)
-            for start in range(0, len(ids) - 1, plan.context)
-        ]
-        count = min(plan.windows, len(windows))
-        chosen = [windows[k * len(windows) // count] for k in range(count)]
-        numbers = {text: n for n, text in enumerate(dict.fromkeys(text for text, _ in chosen))}
-        of = [numbers[text] for text, _ in chosen]
-        sizes = np.bincount(of, [float(lengths[ids[1:]].sum()) for _, ids in chosen]).astype(np.float64)
-        sets[name] = HeldOut([ids for _, ids in chosen], sizes, of)
-    return sets
-
-
-def train(pages: Path, tokens: Path, folder: Path, seed: int, plan: Plan) -> None:
-    """Train one model on the tokens of one arm; leaves `metrics.jsonl` and, when done, `scores.json`.
-
-    Goes on from its last checkpoint. What was done with other settings, tokens or held-out texts is done anew.
-    """
-    identity = {"seed": seed, "plan": _plain(plan), "tokens": _hash(tokens / "manifest.json")}
-    identity["held_out"] = _hash(pages / "held_out.json")
-    if folder.exists() and _read(folder / "identity.json") != identity:
-        shutil.rmtree(folder)
-    if (folder / "scores.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "identity.json", identity)
-    phase = Phase(name="all", steps=plan.steps, mixture={"pages": 1.0}, context=plan.context, rows=plan.rows)
-    data = PretrainData(tokens, (phase,), seed)
-    model = Transformer(plan.network, TokenFolder(tokens).vocab_size)
-    model.init_weights(seed)
-    sets = held_out_sets(pages, tokens, plan)
-
-    latest: dict[str, NDArray[np.float64]] = {}
-
-    def evaluate() -> dict[str, float]:
-        latest.update({name: one.nats(model) for name, one in sets.items()})
-        return {f"bits_per_byte/{name}": bits_per_byte(one, latest[name]) for name, one in sets.items()}
-
-    fit(
-        model,
-        data.batch,
-        next_token,
-        steps=plan.steps,
-        optimizer=Optimizer(lr=plan.lr),
-        schedule=Schedule(shape="wsd", warmup=0.03, decay=0.3),
-        loop=Loop(precision="bf16", micro_rows=plan.rows, evaluate_every=plan.every, log_every=plan.every),
-        workspace=Workspace(folder, seed=seed, threads=1),
-        evaluate=evaluate,
-    )
-    if not latest:  # gone on with from the checkpoint after the last step
-        evaluate()
-    found = {name: {"nats": latest[name].tolist(), "bytes": one.bytes_T.tolist()} for name, one in sets.items()}
-    write_json(folder / "scores.json", {"epochs": data.epochs()["pages"], "sets": found})
-    shutil.rmtree(folder / "checkpoints")
-
-
-def bits_per_byte(held_out: HeldOut, nats_T: NDArray[np.float64]) -> float:
-    """Over all texts of the set."""
-    return float(nats_T.sum() / math.log(2) / held_out.bytes_T.sum())
-
-
-def curate(pages: Path, folder: Path, workers: int) -> Recipe:
-    """The three curations, the tokenizer and the tokens, through the ledger: what is there and unchanged stays."""
-    text = RECIPE.read_text(encoding="utf-8").replace("PAGES", str(pages.resolve()))
-    recipe = _recipe(text)
-    engine = {"engine": {"workers": workers}}
-    stages = {name: _with(stage, engine) if stage.kind == "curate" else stage for name, stage in recipe.stages.items()}
-    recipe = recipe.model_copy(update={"stages": stages})
+def curate(recipe_file: Path, pages: Path, folder: Path) -> Recipe:
+    """The curations, the tokenizer and the tokens, through the ledger: what is there and unchanged stays."""
+    recipe = _recipe(recipe_file.read_text(encoding="utf-8").replace("PAGES", str(pages.resolve())))
     with watching(out) as watcher:
         execute(recipe, folder, STAGES, watcher)
     return recipe
@@ -219,11 +98,11 @@ def model_folder(folder: Path, arm: str, seed: int) -> Path:
 
 def results(folder: Path, arms: Sequence[str], seeds: Sequence[int], plan: Plan) -> dict[str, Any]:
     """What `results.json` holds: the pages, each arm's size and scores, differences of the arms pair by pair."""
-    scores = {arm: [_read(model_folder(folder, arm, seed) / "scores.json") for seed in seeds] for arm in arms}
-    found: dict[str, Any] = {"pages": _read(folder / "pages" / "pages.json"), "plan": _plain(plan), "arms": {}}
+    scores = {arm: [read(model_folder(folder, arm, seed) / "scores.json") for seed in seeds] for arm in arms}
+    found: dict[str, Any] = {"pages": read(folder / "pages" / "pages.json"), "plan": plain(plan), "arms": {}}
     for arm in arms:
-        last = [row for row in _read(folder / "data" / arm / "funnel.json") if row["source"] == "pages"][-1]
-        sizes = _read(folder / "data" / f"{arm}_tokens" / "tokens.json")["sources"]["pages"]["train"]
+        last = [row for row in read(folder / "data" / arm / "funnel.json") if row["source"] == "pages"][-1]
+        sizes = read(folder / "data" / f"{arm}_tokens" / "tokens.json")["sources"]["pages"]["train"]
         found["arms"][arm] = {
             "documents": last["documents"],
             "bytes": last["bytes"],
@@ -274,7 +153,7 @@ def gather(folder: Path, given: Path | None, gold: Path | None, share: float) ->
     """The pages, read and parted, in `folder/pages`; without a folder given, those of the documentation server."""
     pages = folder / "pages"
     asked = {"pages": str(given), "gold": str(gold), "share": share}
-    if _read(pages / "asked.json") == asked and (pages / "pages.json").exists():
+    if read(pages / "asked.json") == asked and (pages / "pages.json").exists():
         return pages
     if given is None:
         with watching(out) as watcher:
@@ -284,7 +163,8 @@ def gather(folder: Path, given: Path | None, gold: Path | None, share: float) ->
     elif gold is None:
         raise RequestError("--pages needs --gold: the text to measure on has to be made by other hands than ours")
     else:
-        found, golden = read_pages(given), _of(read_gold(gold), read_pages(given))
+        found = read_pages(given)
+        golden = _of(read_gold(gold), found)
     split(found, golden, share, pages)
     write_json(pages / "asked.json", asked)
     return pages
@@ -300,13 +180,15 @@ def main(arguments: Sequence[str] | None = None, plan: Plan = PLAN) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything the experiment makes")
     parser.add_argument("--pages", type=Path, help="folder of WARC, JSONL or HTML pages (default: pydoc's)")
     parser.add_argument("--gold", type=Path, help='their gold text: JSON lines {"url": ..., "text": ...}')
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="the curations to compare (default: curation.yaml)")
     parser.add_argument("--held-out", type=float, default=0.15, help="share of the pages with gold text held out")
     parser.add_argument("--seeds", type=int, default=3, help="models of each arm")
     parser.add_argument("--steps", type=int, default=plan.steps, help="optimizer steps of 2,048 tokens")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each")
     asked = parser.parse_args(arguments)
     folder, plan, seeds = asked.out, replace(plan, steps=asked.steps), range(1, asked.seeds + 1)
-    arms = arms_of(curate(gather(folder, asked.pages, asked.gold, asked.held_out), folder / "data", asked.workers))
+    pages = gather(folder, asked.pages, asked.gold, asked.held_out)
+    arms = arms_of(curate(asked.recipe, pages, folder / "data"))
     train_all(folder, arms, seeds, plan, asked.workers)
     found = results(folder, arms, seeds, plan)
     write_json(folder / "results.json", found)
@@ -329,10 +211,6 @@ def _recipe(text: str) -> Recipe:
     return build(*parse(text, RECIPE.name), RECIPE.name)
 
 
-def _with(stage: Any, update: dict[str, Any]) -> Any:
-    return type(stage).model_validate({**stage.model_dump(by_alias=True), **update})
-
-
 def _paired(a: list[Any], b: list[Any], name: str) -> tuple[NDArray[np.float64], ...]:
     nats = [np.array([one["sets"][name]["nats"] for one in arm]) for arm in (a, b)]
     return nats[0], nats[1], np.array(a[0]["sets"][name]["bytes"])
@@ -344,18 +222,6 @@ def _bits(one: dict[str, list[float]]) -> float:
 
 def _span(d: dict[str, float], over: str) -> str:
     return f"{d[f'{over}_low']:+.4f} to {d[f'{over}_high']:+.4f}"
-
-
-def _plain(plan: Plan) -> dict[str, Any]:
-    return {**asdict(plan), "network": plan.network.model_dump(mode="json")}
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 if __name__ == "__main__":

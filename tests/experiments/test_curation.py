@@ -9,12 +9,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from experiments.curation import Plan, arms_of
+from experiments.curation import arms_of
 from experiments.pages import Page
+from experiments.training import Plan
 
 from experiments import curation, figures, pages
 from glassbox.errors import RequestError
+from glassbox.recipe.curation import CurateStage
+from glassbox.recipe.loading import build, parse
 from glassbox.recipe.network import Attention, Network
+from glassbox.recipe.text import TokenizeStage
 from tests.tiny import NOUNS, SENTENCES
 
 WORDS = sorted({word for text in SENTENCES for word in text.lower().strip(".").split() if word.isalpha()} | set(NOUNS))
@@ -184,16 +188,20 @@ def assert_trained_anew_under_another_plan(out: Path) -> None:
     assert again == before
 
 
-def test_arms_differ_in_curation_alone() -> None:
-    text = curation.RECIPE.read_text(encoding="utf-8").replace("PAGES", "/nowhere")
-    recipe = curation._recipe(text)
+@pytest.mark.parametrize("name", ["curation.yaml", "curation_web.yaml"])
+def test_arms_differ_in_curation_alone(name: str) -> None:
+    text = curation.RECIPE.with_name(name).read_text(encoding="utf-8").replace("PAGES", "/nowhere")
+    recipe = build(*parse(text, name), name)
     arms = arms_of(recipe)
     assert arms == ["raw", "rules", "full"]
     assert recipe.stages["tokenizer"].inputs == ("raw",)
     for arm in arms:
-        assert set(recipe.stages[f"{arm}_tokens"].inputs) == {arm, "tokenizer"}
-        assert recipe.stages[f"{arm}_tokens"].held_out == 0
+        tokens = recipe.stages[f"{arm}_tokens"]
+        assert isinstance(tokens, TokenizeStage)
+        assert (set(tokens.inputs), tokens.held_out) == ({arm, "tokenizer"}, 0)
     rules, full = recipe.stages["rules"], recipe.stages["full"]
+    assert isinstance(rules, CurateStage)
+    assert isinstance(full, CurateStage)
     assert rules.sources == full.sources
     assert not rules.duplicates.near
     assert full.duplicates.near
