@@ -16,6 +16,7 @@ WHERE: dict[str, str] = {
     "classifier": "glassbox.curate.classifier_stage",
     "curate": "glassbox.curate.stage",
     "problems": "glassbox.judge.stage",
+    "synthesize": "glassbox.align.synthesize",
     "tokenizer": "glassbox.tokens.tokenizer_stage",
     "tokenize": "glassbox.tokens.tokenize_stage",
     "import": "glassbox.interchange.stage",
@@ -27,7 +28,7 @@ WHERE: dict[str, str] = {
 }
 
 
-NUMERIC = ("import", "pretrain", "sft", "dpo", "grpo", "evaluate")
+NUMERIC = ("import", "pretrain", "sft", "dpo", "grpo", "synthesize", "evaluate")
 """Kinds that compute with PyTorch, on as many threads as the recipe says: results can depend on their number."""
 
 

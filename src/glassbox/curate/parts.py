@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glassbox.recipe.files import InputFile
@@ -70,7 +71,7 @@ def _stretches(source: Source, path: Path) -> Iterator[tuple[int, int]]:
 def _row_groups(path: Path) -> Iterator[tuple[int, int]]:
     try:
         meta = pq.read_metadata(path)
-    except OSError:  # damaged: the reader says so
+    except (OSError, ValueError, pa.ArrowException):  # damaged: the reader says so
         yield 0, -1
         return
     start = size = 0

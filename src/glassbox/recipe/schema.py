@@ -10,7 +10,7 @@ from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.classify import ClassifierStage
 from glassbox.recipe.clutter import ClutterStage
 from glassbox.recipe.curation import CrawlStage, CurateStage
-from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
+from glassbox.recipe.text import ProblemsStage, SynthesizeStage, TokenizerStage, TokenizeStage
 from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
 KINDS: dict[str, type[Stage]] = {
@@ -19,6 +19,7 @@ KINDS: dict[str, type[Stage]] = {
     "classifier": ClassifierStage,
     "curate": CurateStage,
     "problems": ProblemsStage,
+    "synthesize": SynthesizeStage,
     "tokenizer": TokenizerStage,
     "tokenize": TokenizeStage,
     "import": ImportStage,
@@ -130,6 +131,7 @@ def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | Non
     tokens = next(stages[source] for source in stage.inputs if stages[source].gives == "tokens")
     feeding = [stages[source] for source in tokens.inputs]
     known = [source.name for one in feeding if isinstance(one, CurateStage) for source in one.sources]
+    known += [one.source for one in feeding if isinstance(one, SynthesizeStage)]
     known += ["problems"] * any(isinstance(one, ProblemsStage) for one in feeding)
     for phase in stage.phases:
         for source in phase.mixture:
@@ -142,7 +144,8 @@ def _decoding_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | No
     """A stage that decodes from a network that cannot."""
     stage = stages[name]
     inputs = [stages[source].gives for source in stage.inputs]
-    if not (isinstance(stage, (DpoStage, GrpoStage)) or (isinstance(stage, EvaluateStage) and "problems" in inputs)):
+    decodes = isinstance(stage, (DpoStage, GrpoStage, SynthesizeStage))
+    if not (decodes or (isinstance(stage, EvaluateStage) and "problems" in inputs)):
         return None
     for source in stage.inputs:
         if stages[source].gives == "model":
