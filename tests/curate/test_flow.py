@@ -66,7 +66,7 @@ from glassbox.curate import flow, parts
 from glassbox.curate.stage import run
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.curation import CurateStage
-parts.PART_BYTES = flow.WORTH_BYTES = 4_000
+parts.PART_BYTES = flow.WORTH_BYTES = 12_000
 settings, given, out = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 cluster.add_node(num_cpus=1)
