@@ -6,6 +6,7 @@ import re
 import string
 import time
 from collections import Counter
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
@@ -79,6 +80,9 @@ CODE_PAGES = {
     "breaks": ("<pre>" + "<br>".join(CODE.replace("<", "&lt;").split("\n")) + "</pre>", CODE),
     "items": ("<pre><ol>" + "".join(f"<li>{line}</li>" for line in HTML_LINES) + "</ol></pre>", SHORT),
 }  # fmt: skip
+
+
+CODE_WANTED = dict(CODE_PAGES.values())
 
 
 @pytest.mark.parametrize("name", CODE_PAGES)
@@ -238,3 +242,15 @@ def test_articles_are_extracted_better_than_by_the_best_known_extractor(data: Pa
         missed += (wanted - found).total() / union
     precision, recall = hit / (hit + extra), hit / (hit + missed)
     assert 2 * precision * recall / (precision + recall) > 0.976
+
+
+def test_more_formulas_and_code_are_kept_than_by_another_extractor() -> None:
+    trafilatura = pytest.importorskip("trafilatura")
+    wanted = {f"<p>Here {markup} stands.</p>": tex.strip("$") for markup, tex in FORMULAS.values()} | CODE_WANTED
+
+    def kept(extract: Callable[[str], str | None]) -> int:
+        pages = {f"<html><body><article>{PARAGRAPH}{body}{PARAGRAPH}</article></body></html>": body for body in wanted}
+        return sum(wanted[body] in (extract(page) or "") for page, body in pages.items())
+
+    assert kept(page_text) == len(wanted)
+    assert kept(lambda page: trafilatura.extract(page, include_formatting=True)) < len(wanted)
