@@ -29,6 +29,8 @@ from glassbox.recipe.sources import Clean, EdgeLines, Source, UrlRules
         ({"path": "hf://x"}, "go together"),
         ({"path": "x", "format": "hf"}, "go together"),
         ({"format": "documents"}, "format documents reads a stage, not a path"),
+        ({"rules": "bad_words"}, "go together"),
+        ({"bad_words": "x"}, "go together"),
         ({"name": "Big Name"}, "String should match pattern"),
     ],
 )
@@ -98,5 +100,5 @@ CLASSES = (
 @pytest.mark.parametrize("settings", CLASSES)
 def test_settings_are_few_and_described(settings: type[Settings]) -> None:
     fields = settings.model_fields
-    assert len(fields) <= 13
+    assert len(fields) <= 14
     assert all(field.description for field in fields.values())

@@ -102,9 +102,9 @@ class AddressRules:
         self.hosts = self._load(settings.domains, "domains", _host)
         folders = [given for given in settings.domains if Path(given).expanduser().is_dir()]
         self.urls = self._load((*folders, *settings.urls), "urls", canonical)
-        self.hard = frozenset(_words(settings.hard))
-        self.soft = frozenset(_words(settings.soft))
-        self.strict = _by_prefix("".join(WORD.findall(word)) for word in _words(settings.strict))
+        self.hard = frozenset(listed_words(settings.hard))
+        self.soft = frozenset(listed_words(settings.soft))
+        self.strict = _by_prefix("".join(WORD.findall(word)) for word in listed_words(settings.strict))
 
     def verdict(self, url: str) -> Verdict | None:
         """Why the address is blocked; None if it is not."""
@@ -219,14 +219,14 @@ def _entries(path: Path) -> Iterator[str]:
             yield entry.decode("utf-8", "ignore")
 
 
-def _words(given: Iterable[str]) -> Iterator[str]:
+def listed_words(given: Iterable[str]) -> Iterator[str]:
     """Words as the recipe gives them, or those of the files it names, in lower case."""
     for one in given:
         path = Path(one).expanduser()
         if path.is_file():
             yield from (entry.lower() for entry in _entries(path))
         elif "/" in one or "." in one:
-            raise RequestError(f"the word list {one} of address rules does not exist")
+            raise RequestError(f"the word list {one} does not exist")
         else:
             yield one.lower()
 

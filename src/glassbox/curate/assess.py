@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from glassbox.curate import clutter, contamination, semantic, staging
-from glassbox.curate.addresses import address_keys
+from glassbox.curate.addresses import address_keys, listed_words
 from glassbox.curate.documents import DOCUMENT, MEASURED
 from glassbox.curate.duplicates import content_keys, signatures
 from glassbox.curate.edits import Cut
@@ -103,7 +103,9 @@ def _judged(
     if source.clean.mask:
         texts, counts = mask(texts, source.clean.mask)
     lang, lang_score = identify_batch(texts) if source.format != "code" else ([""] * n, np.zeros(n, np.float32))
-    values = statistics(texts)
+    metas = batch["meta"].to_pylist()
+    bad = _bad_words(source.bad_words)
+    values = statistics(texts, metas, dict(steps).get("lines", ()), source.rules, bad, batch["url"].to_pylist())
     cut = np.array([sum(len(cuts[row]) for _, cuts in steps) for row in range(n)], np.int32)
     verdicts = Verdicts.kept(n)
     rules = batch["url_rule"].to_pylist()
@@ -114,7 +116,7 @@ def _judged(
     verdicts.drop(empty & (cut == 0), "extract", "no_text", nothing, 1)
     verdicts.drop(empty, "lines", "no_text", nothing, 1)
     judge_language(verdicts, np.array(lang, object), lang_score, source)
-    judge_statistics(verdicts, values, batch["meta"].to_pylist(), np.array(lang, object), source)
+    judge_statistics(verdicts, values, metas, np.array(lang, object), source)
     scores, ranked = classified(stage, source, texts, verdicts)
 
     facts["cuts"].update(one.rule if step == "lines" else step for step, cuts in steps for row in cuts for one in row)
@@ -177,6 +179,12 @@ def _joined(parts: list[NDArray], kind: Any) -> NDArray:
     kind, width = kind if isinstance(kind, tuple) else (kind, 0)
     empty = np.zeros((0, width) if width else 0, kind)
     return np.concatenate(parts).astype(kind, copy=False) if parts else empty
+
+
+@cache
+def _bad_words(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The words, and those of the files among them."""
+    return tuple(dict.fromkeys(listed_words(given)))
 
 
 @cache

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glassbox.curate import staging
-from glassbox.curate.documents import DOCUMENT, DROPPED, MEASURED
+from glassbox.curate.documents import DOCUMENT, DROPPED
 from glassbox.curate.staging import Staging
 from glassbox.curate.statistics import STATISTICS, statistics
 from glassbox.curate.together import Decisions, without
@@ -119,11 +119,10 @@ def _finished(batch: pa.RecordBatch, rows: range, final: dict[str, Any]) -> pa.R
             texts[row] = without(texts[row], passages)
         columns["text"] = pa.array(texts, pa.large_string())
         columns["cuts"] = pa.array(cuts, DOCUMENT.field("cuts").type)
-        values = statistics(columns["text"])
-        columns["n_chars"] = pa.array(values[:, 0].astype(np.int64))
-        columns["n_words"] = pa.array(values[:, 1].astype(np.int64))
-        for name in MEASURED:
-            columns[name] = pa.array(values[:, STATISTICS.index(name)], pa.float32())
+        # The other statistics stay those that the rules saw.
+        counts = statistics(columns["text"], sets=())
+        columns["n_chars"] = pa.array(counts[:, STATISTICS.index("characters")].astype(np.int64))
+        columns["n_words"] = pa.array(counts[:, STATISTICS.index("words")].astype(np.int64))
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=DOCUMENT)
 
 

@@ -63,6 +63,8 @@ def raw_files(stage: Stage) -> list[Path]:
 def _list_files(config: CurateStage) -> set[Path]:
     """Evaluation sets, block lists and word lists of a curate stage."""
     found = {path for one in (config.decontaminate.sets if config.decontaminate else ()) for path in one.files()}
+    words = (Path(word).expanduser() for source in config.sources for word in source.bad_words)
+    found.update(path for path in words if path.is_file())
     return found.union(*(source.urls.files() for source in config.sources if source.urls))
 
 

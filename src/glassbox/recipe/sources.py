@@ -113,6 +113,8 @@ class Source(Settings):
     """Languages to keep; default any. Not asked of format code."""
     rules: Names = ()
     """Rule sets, asked in this order; see docs/curation.md for the rules of each."""
+    bad_words: Names = ()
+    """The list of the rule set bad_words: files (one entry a line, such as LDNOOBW's), or the words themselves."""
     thresholds: dict[str, float] = Field(default={})
     """Rule name (such as gopher_min_words) -> a threshold that replaces the rule's own."""
 
@@ -128,6 +130,8 @@ class Source(Settings):
             raise ValueError(f"source '{self.name}': format documents reads a stage, not a path")
         if self.path.startswith("python:") and (self.path != "python:stdlib" or self.format != "code"):
             raise ValueError(f"source '{self.name}': '{self.path}' is no path; python:stdlib with format code is meant")
+        if ("bad_words" in self.rules) != bool(self.bad_words):
+            raise ValueError(f"source '{self.name}': the rule set bad_words and a list in bad_words go together")
         if (self.format == "hf") != self.path.startswith("hf://"):
             raise ValueError(f"source '{self.name}': format hf and a path that starts with hf:// go together")
         known = [rule.name for name in self.rules if name in RULE_SETS for rule in RULE_SETS[name]]
