@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from glassbox.curate.explain import explain, marked
 from glassbox.curate.stage import run
 from glassbox.errors import RequestError
+from glassbox.ledger.hashing import MANIFEST_KEYS, manifest_text, seal
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.schema import Recipe
 
@@ -109,3 +110,15 @@ def test_the_kept_file_holds_the_cuts(made: tuple[Path, Recipe]) -> None:
     rows = [row for path in (folder / "documents").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
     cuts = [cut for row in rows for cut in row["cuts"]]
     assert {cut["rule"] for cut in cuts} <= {"upper_case", "counter"}
+
+
+def test_rules_are_those_that_the_stage_was_made_with(made: tuple[Path, Recipe]) -> None:
+    folder, recipe = made
+    stage = recipe.stages["documents"]
+    about = {**dict.fromkeys(MANIFEST_KEYS, ""), "settings": stage.model_dump(mode="json", by_alias=True)}
+    seal(folder / "documents", manifest_text(folder / "documents", about))
+    (source,) = stage.model_dump(mode="json")["sources"]
+    other = _stage({"kind": "curate", "sources": [{**source, "name": "renamed", "rules": "c4"}]})
+    changed = Recipe.model_validate({"name": "r", "stages": {"documents": other}})
+    (one,) = explain(folder, changed, "http://a.org/1")
+    assert {asked.set for asked in one.rules} == {"gopher_quality", "c4"}

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,24 @@ def test_hostile_lines_are_counted(tmp_path: Path, unit: bytes) -> None:
     rows = rows_of(path)
     assert [row.payload for row in rows] == [b"", b"good"]
     assert rows[0].skipped in ("broken JSON", "invalid UTF-8")
+
+
+def test_of_a_line_that_goes_on_for_long_only_the_stretch_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 4_000_000 + b"\nlast")
+    read: list[int] = []
+
+    def counted(file: Path, start: int) -> Iterator[bytes]:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            while block := opened.read(10_000):
+                read.append(len(block))
+                yield block
+
+    monkeypatch.setattr(jsonl, "_plain", counted)
+    assert list(lines(path, 1_000_000, 2_000_000)) == []
+    assert sum(read) <= 1_020_000
+    assert list(lines(path, 3_000_000, 4_000_001)) == []
+    assert list(lines(path, 3_000_000, 4_000_002)) == [(4_000_001, b"last")]

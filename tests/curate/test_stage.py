@@ -153,6 +153,36 @@ def test_shuffled_input_keeps_the_same_texts(tmp_path: Path) -> None:
     assert len(kept[0]) == 40
 
 
+def test_of_texts_alike_in_all_but_white_space_the_same_stays_in_any_order(tmp_path: Path) -> None:
+    texts = [prose(1), prose(1).replace("\n", "\n\n"), prose(1).replace("\n", " ")]
+    found = set()
+    for turn, order in enumerate(itertools.permutations(texts)):
+        lines = [{"text": text, "url": f"http://a.org/{page}"} for text in order for page in sorted(range(2), key=hash)]
+        lines = lines[:: 1 if turn % 2 else -1]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        source = {"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl")}
+        (row,) = rows(curate(tmp_path / f"out-{turn}", sources=[source]), "documents")
+        found.add((row["text"], row["url"]))
+    assert len(found) == 1
+
+
+def test_halves_of_surrogate_pairs_are_no_text(tmp_path: Path) -> None:
+    line = f'{{"text": {json.dumps(prose(1))}, "url": "http://a.org/\\ud800", "title": "\\udfff"}}\n'
+    (tmp_path / "a.jsonl").write_text(line)
+    out = curate(tmp_path / "out", sources=[{"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl")}])
+    (row,) = rows(out, "documents")
+    assert (row["url"], row["meta"]) == ("http://a.org/?", '{"title":"?"}')
+
+
+def test_cuts_hold_no_more_personal_data_than_texts(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [prose(1) + "\nWRITE TO BOB@ACME.ORG\nOr to bob@acme.org, he said."])
+    source = {"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl")}
+    cleaned = {"lines": "upper_case", "mask": ["email"]}
+    (row,) = rows(curate(tmp_path / "out", sources=[{**source, "clean": cleaned}]), "documents")
+    assert row["text"].endswith("Or to |||EMAIL_ADDRESS|||, he said.")
+    assert [(cut["rule"], cut["text"]) for cut in row["cuts"]] == [("upper_case", "WRITE TO |||EMAIL_ADDRESS|||")]
+
+
 def test_an_interrupted_stage_goes_on_at_the_next_part(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,3 +348,31 @@ def test_a_moved_threshold_and_cut_lines_show_in_the_result(tmp_path: Path) -> N
     assert [row["lines_cut"] for row in kept] == [1 + (i >= 4) for i in range(10)]
     assert [cut["text"] for cut in kept[9]["cuts"]] == ["Shared menu line", "/usr/lib/x9.py"]
     assert json.loads((out / "samples.json").read_text())["lines_cut"] == {"a": {"edge_lines": 6, "bare_path": 10}}
+
+
+PROBLEM = " ".join(f"marble{number}" for number in range(60))
+
+
+def with_problem(folder: Path, texts: list[str], **given: Any) -> Path:
+    write_jsonl(folder / "a.jsonl", texts)
+    (folder / "test.jsonl").write_text(json.dumps({"question": PROBLEM}) + "\n")
+    sets = [{"name": "test", "path": str(folder / "test.jsonl")}]
+    source = {"name": "a", "format": "jsonl", "path": str(folder / "a.jsonl")}
+    return curate(folder / "out", sources=[source], decontaminate={"sets": sets, "cut": 0}, **given)
+
+
+def test_a_document_of_a_problem_and_a_passage_of_another_is_dropped_not_emptied(tmp_path: Path) -> None:
+    passage = " ".join(f"word{number}" for number in range(80))
+    more = " ".join(f"more{number}" for number in range(90))
+    duplicates = {"prefer": "longest", "substrings": {"words": 50, "min_words": 5}}
+    out = with_problem(tmp_path, [f"{passage} {more}", f"{passage}\n{PROBLEM}"], duplicates=duplicates)
+    assert [row["text"] for row in rows(out, "documents")] == [f"{passage} {more}"]
+    assert [row["rule"] for row in rows(out, "dropped")] == ["evaluation_ngrams"]
+
+
+def test_a_document_that_was_cut_and_not_sampled_is_no_contaminated_one(tmp_path: Path) -> None:
+    texts = [f"{prose(number)}\n{PROBLEM}\n{prose(number + 100)}" for number in range(20)]
+    out = with_problem(tmp_path, texts, sampling={"budget": 0.4})
+    report = json.loads((out / "contamination.json").read_text())
+    assert (report["documents_dropped"], report["documents_cut"]) == (0, 20)
+    assert {(row["stage"], row["other"]) for row in rows(out, "dropped")} == {("sampling", None)}

@@ -31,6 +31,9 @@ from glassbox.recipe.sources import Clean, EdgeLines, Source, UrlRules
         ({"format": "documents"}, "format documents reads a stage, not a path"),
         ({"rules": "bad_words"}, "go together"),
         ({"bad_words": "x"}, "go together"),
+        ({"fields": {"text": "body"}}, "fields means nothing to format text"),
+        ({"urls": {"once": True}}, "urls means nothing to format text"),
+        ({"subset": "en"}, "subset means nothing to format text"),
         ({"name": "Big Name"}, "String should match pattern"),
     ],
 )
@@ -68,6 +71,7 @@ SOURCE = {"name": "a", "format": "text", "path": "x"}
         ({"sampling": {"category": "t"}}, "sampling goes by 't', which is not among the models"),
         ({"sampling": {"targets": {"x": 0.5}}}, "category"),
         ({"models": [{"stage": name, "share": 0.5} for name in "qr"], "from": ["q", "r"]}, "only one model"),
+        ({"duplicates": {"prefer": "quality"}}, "prefer quality, which the first of `models` scores"),
     ],
 )
 def test_a_wrong_use_of_models_is_refused(settings: dict, sentence: str) -> None:
@@ -79,13 +83,17 @@ def test_lists_evaluations_and_labels_are_raw_files(tmp_path: Path) -> None:
     for name in ("a.txt", "domains", "words.txt", "test.jsonl", "labels.jsonl"):
         (tmp_path / name).write_text("x\n")
     at = {name.partition(".")[0]: str(tmp_path / name) for name in ("a.txt", "domains", "words.txt", "test.jsonl")}
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text("{}")
     urls = {"domains": at["domains"], "hard": [at["words"], "casino"]}
     stage = CurateStage(
         kind="curate",
-        sources=[{**SOURCE, "path": at["a"], "urls": urls}],
+        sources=[{**SOURCE, "format": "jsonl", "path": at["a"], "urls": urls}],
         decontaminate={"sets": [{"name": "test", "path": at["test"]}]},
+        duplicates={"semantic": {"embedding": str(encoder)}},
     )
-    assert {path.name for path in raw_files(stage)} == {"a.txt", "domains", "words.txt", "test.jsonl"}
+    assert {path.name for path in raw_files(stage)} == {"a.txt", "domains", "words.txt", "test.jsonl", "config.json"}
     labels = {"files": [{"path": str(tmp_path / "labels.jsonl")}]}
     for other in (ClassifierStage(kind="classifier", labels=labels), ClutterStage(kind="clutter", labels=labels)):
         assert [path.name for path in raw_files(other)] == ["labels.jsonl"]

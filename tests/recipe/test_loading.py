@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from glassbox.errors import RequestError
+from glassbox.recipe.curation import CurateStage
 from glassbox.recipe.loading import load_recipe
-from glassbox.recipe.schema import KINDS, json_schema
+from glassbox.recipe.schema import KINDS, graph_error, json_schema
 
 GOOD = """\
 name: tiny
@@ -147,3 +148,21 @@ def test_the_schema_knows_every_kind_and_describes_every_field() -> None:
         for field, about in definition.get("properties", {}).items():
             assert about.get("description"), f"{name}.{field} has no description"
         assert len(definition.get("properties", {})) <= 14, f"{name} has grown far past a dozen fields"
+
+
+@pytest.mark.parametrize(
+    ("source", "sampling", "sentence"),
+    [
+        ({"format": "documents"}, None, None),
+        ({"name": "b", "format": "documents", "subset": "a"}, {"most": 1.0}, None),
+        ({"name": "b", "format": "documents"}, None, "of source 'b' of stage 'one', which has a; set its subset"),
+        ({"format": "documents", "subset": "c"}, None, "of source 'c'"),
+        ({"format": "warc"}, None, "reads pages of 'one', which gives documents"),
+        ({"format": "documents"}, {"most": 2.0}, "more than once"),
+    ],
+)
+def test_a_source_reads_what_its_stage_holds(source: dict, sampling: dict | None, sentence: str | None) -> None:
+    one = CurateStage(kind="curate", sources=[{"name": "a", "format": "text", "path": "x"}], sampling=sampling)
+    two = CurateStage(kind="curate", sources=[{"name": "a", "stage": "one", **source}], **{"from": "one"})
+    wrong = graph_error({"one": one, "two": two})
+    assert (wrong is None) if sentence is None else (wrong is not None and wrong[0] == "two" and sentence in wrong[1])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from glassbox.curate.characters import mix, utf8_buffer
 from glassbox.curate.jsonl import lines
 from glassbox.errors import RequestError
-from glassbox.recipe.paths import files_at
+from glassbox.recipe.paths import files_at, home
 from glassbox.recipe.sources import UrlRules
 
 LONGEST = 4096
@@ -100,7 +100,7 @@ class AddressRules:
         self.names = [""]
         """Names of the lists; number 0 is none."""
         self.hosts = self._load(settings.domains, "domains", _host)
-        folders = [given for given in settings.domains if Path(given).expanduser().is_dir()]
+        folders = [given for given in settings.domains if home(given).is_dir()]
         self.urls = self._load((*folders, *settings.urls), "urls", canonical)
         self.hard = frozenset(listed_words(settings.hard))
         self.soft = frozenset(listed_words(settings.soft))
@@ -202,7 +202,7 @@ def _punycode(host: str) -> str:
 def _lists(given: str, layout: str) -> Iterator[tuple[str, Path]]:
     """(name, file) of the lists that a setting names: a file, those of a pattern, or those named `layout` of a folder's
     categories."""
-    path = Path(given).expanduser()
+    path = home(given)
     if not path.is_dir():
         yield from ((file.name, file) for file in files_at(given, ("",), "the address rules"))
         return
@@ -222,7 +222,7 @@ def _entries(path: Path) -> Iterator[str]:
 def listed_words(given: Iterable[str]) -> Iterator[str]:
     """Words as the recipe gives them, or those of the files it names, in lower case."""
     for one in given:
-        path = Path(one).expanduser()
+        path = home(one)
         if path.is_file():
             yield from (entry.lower() for entry in _entries(path))
         elif "/" in one or "." in one:

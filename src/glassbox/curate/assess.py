@@ -17,6 +17,7 @@ from glassbox.curate.addresses import address_keys, listed_words
 from glassbox.curate.documents import DOCUMENT, MEASURED
 from glassbox.curate.duplicates import content_keys, signatures
 from glassbox.curate.edits import Cut
+from glassbox.curate.exact import text_keys
 from glassbox.curate.ingest import ROWS
 from glassbox.curate.language import identify_batch
 from glassbox.curate.lines import cut_edges, cut_lines
@@ -102,6 +103,7 @@ def _judged(
     counts: list[dict[str, int]] = [{}] * n
     if source.clean.mask:
         texts, counts = mask(texts, source.clean.mask)
+        steps = [(step, _masked(cuts, source.clean.mask)) for step, cuts in steps]
     lang, lang_score = identify_batch(texts) if source.format != "code" else ([""] * n, np.zeros(n, np.float32))
     metas = batch["meta"].to_pylist()
     bad = _bad_words(source.bad_words)
@@ -130,6 +132,7 @@ def _judged(
         "size": sizes,
         "id": np.array(ids, "S32"),
         "content": content_keys(texts, "normalised" if stage.config.duplicates.exact == "normalised" else "spaces"),
+        "text": text_keys(texts),
         "address": address_keys(batch["url"].to_pylist()),
         **ranked,
     }
@@ -156,6 +159,13 @@ def _judged(
     }
     arrays = [pa.array(columns[field.name], field.type) for field in DOCUMENT]
     return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENT), found
+
+
+def _masked(cuts: list[list[Cut]], kinds: tuple[str, ...]) -> list[list[Cut]]:
+    """The cuts with placeholders: what is kept beside a document holds no more personal data than its text."""
+    texts, _ = mask(pa.array([cut.text for row in cuts for cut in row], pa.large_string()), kinds)
+    found = iter(texts.to_pylist())
+    return [[cut._replace(text=next(found)) for cut in row] for row in cuts]
 
 
 def _hits(stage: Staging, texts: pa.Array) -> list[tuple[int, list[Any]]]:

@@ -8,7 +8,6 @@ shared vocabulary. `encoder_vectors` asks an encoder model for the mean of its l
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from glassbox.curate.characters import mix, utf8_buffer
 from glassbox.curate.words import BASE, read_words, word_characters
 from glassbox.errors import RequestError
+from glassbox.recipe.paths import home
 
 WIDTH = 256
 """Numbers of a word vector."""
@@ -59,7 +59,7 @@ def encoder_vectors(texts: pa.Array, folder: str) -> NDArray[np.float32]:
 def encoder_width(folder: str) -> int:
     """Hidden size of the encoder in the folder."""
     try:
-        return int(json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+        return int(json.loads((home(folder) / "config.json").read_text(encoding="utf-8"))["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError):
         raise RequestError(
             f"{folder} holds no encoder: a folder with config.json (with hidden_size), weights and tokenizer is needed"
@@ -73,7 +73,7 @@ def _encoder(folder: str) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
     except ImportError:
         raise RequestError(f"embedding with the model in {folder} needs `pip install transformers`") from None
-    path = str(Path(folder).expanduser())
+    path = str(home(folder))
     try:
         model = AutoModel.from_pretrained(path, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)

@@ -1,6 +1,7 @@
 """Exact duplicates: documents with the same content key."""
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
@@ -37,6 +38,14 @@ def content_keys(texts: pa.Array, how: Literal["spaces", "normalised"]) -> NDArr
     if how == "normalised" and len(empty):
         keys[empty] = content_keys(texts.take(pa.array(empty)), "spaces")
     return keys
+
+
+def text_keys(texts: pa.Array) -> NDArray[np.uint64]:
+    """(documents,) large_string -> (documents,): 64 bits of the BLAKE2b hash of each text as it is."""
+    data, offsets = utf8_buffer(texts)
+    bounds = itertools.pairwise(offsets.tolist())
+    digests = [hashlib.blake2b(data.data[start:end], digest_size=8).digest() for start, end in bounds]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def exact_copies(keys: NDArray[np.uint64], order: NDArray[np.int64], scratch: Path, memory: int) -> NDArray[np.int64]:

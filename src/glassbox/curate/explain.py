@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from glassbox.curate.rules import Asked, explain_rules
 from glassbox.curate.statistics import STATISTICS
 from glassbox.errors import RequestError
+from glassbox.ledger.hashing import read_manifest
 from glassbox.recipe.curation import CurateStage
 from glassbox.recipe.schema import Recipe
 
@@ -104,6 +105,8 @@ def explain(run: Path, recipe: Recipe, name: str) -> list[Explained]:
                 raise RequestError(
                     f"'{name}' fits {len(rows)} documents of stage '{stage}' ({ids}, ...); use a whole id"
                 )
+            made = read_manifest(run / stage)
+            config = CurateStage.model_validate(made["settings"]) if made else config
             found += [_explained(stage, config, row) for row in rows]
     if not found:
         raise RequestError(_not_found(run, recipe, name))
@@ -124,6 +127,7 @@ def _rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _explained(stage: str, config: CurateStage, row: dict[str, Any]) -> Explained:
+    """`config` is what the stage was made with, whatever the recipe says now."""
     source = next(one for one in config.sources if one.name == row["source"])
     measured = {**row, "characters": row["n_chars"], "words": row["n_words"]}
     values = np.array([measured[name] for name in STATISTICS], np.float32)

@@ -59,7 +59,8 @@ def lines(path: Path, start: int = 0, stop: int = -1) -> Iterator[tuple[int, byt
             offset, held, size, foreign = offset + size + 1, [], 0, False
         size += len(rest)
         held = [*held, rest] if size <= LARGEST and not foreign else []
-        if 0 <= stop <= offset and not foreign:
+        # Also where a line that began before is still going on at the end of the stretch: none begins in it.
+        if 0 <= stop <= offset + (size if foreign else 0):
             return
     if size and not foreign:
         yield offset, b"".join(held) if size <= LARGEST else Damage(offset, _line_too_large())

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from glassbox.curate import staging
 from glassbox.curate.documents import DOCUMENT, DROPPED
@@ -38,14 +39,18 @@ def hand_out(stage: Staging, decisions: Decisions) -> None:
     repeated = table.other[(table.other >= 0) & ~table.kept()]
     duplicates = np.bincount(repeated, minlength=len(table)) if len(repeated) else np.zeros(len(table), np.int64)
     repeats = (table.other >= 0) & ~table.kept()
+    held, cut = (np.array(sorted(rows), np.int64) for rows in (decisions.held, decisions.passages))
     for number in range(len(stage.parts)):
         rows = table.rows(number)
         here = np.flatnonzero(repeats[rows])
         others = {str(row): table["id"][table.other[row + rows.start]].decode() for row in here.tolist()}
-        others |= {str(row - rows.start): name for row, name in decisions.held.items() if rows.start <= row < rows.stop}
-        passages = {
-            str(row - rows.start): found for row, found in decisions.passages.items() if rows.start <= row < rows.stop
+        # One whose match was cut may have gone for another reason.
+        others |= {
+            str(row - rows.start): decisions.held[row]
+            for row in _within(held, rows)
+            if table.names[table["code"][row]][0] == "decontaminate"
         }
+        passages = {str(row - rows.start): decisions.passages[row] for row in _within(cut, rows)}
         facts = {
             "verdicts": [table.names[code] for code in table["code"][rows].tolist()],
             "value": table["value"][rows].tolist(),
@@ -56,6 +61,12 @@ def hand_out(stage: Staging, decisions: Decisions) -> None:
             "passages": passages,
         }
         staging.write_facts(stage.path("final", number, "json"), facts)
+
+
+def _within(documents: NDArray[np.int64], rows: slice) -> list[int]:
+    """Those of the documents, which are ascending, that belong to a part."""
+    found: list[int] = documents[slice(*np.searchsorted(documents, [rows.start, rows.stop]))].tolist()
+    return found
 
 
 def write_part(folder: Path, number: int) -> None:

@@ -82,7 +82,8 @@ def document(file: InputFile, offset: int, row: Mapping[str, Any], source: Sourc
     if len(payload) > LARGEST:
         return skip(file, offset, too_large())
     url = pick(row, source.fields.get("url", "url"))
-    url = url if isinstance(url, str) and len(url) <= LONGEST_VALUE else ""
+    # JSON may hold halves of surrogate pairs, files may not.
+    url = url.encode("utf-8", "replace").decode() if isinstance(url, str) and len(url) <= LONGEST_VALUE else ""
     return Raw(file.origin, offset, url, payload, charset, markup, "", "", meta_of(row, source))
 
 

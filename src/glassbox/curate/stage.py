@@ -146,12 +146,13 @@ def _contamination(stage: Staging, decisions: Decisions, hits: dict[int, Any]) -
     for document in decisions.held:
         for name, item, *_ in hits[document]:
             found.setdefault(name, {}).setdefault(item, set()).add(ids[document].decode())
-    cut = [document for document in decisions.held if decisions.table["code"][document] == 0]
+    steps = (decisions.table.names[decisions.table["code"][document]][0] for document in decisions.held)
+    dropped = sum(step == "decontaminate" for step in steps)
     return {
         "ngram": stage.config.decontaminate.ngram,
         "share": stage.config.decontaminate.share,
-        "documents_dropped": len(decisions.held) - len(cut),
-        "documents_cut": len(cut),
+        "documents_dropped": dropped,
+        "documents_cut": len(decisions.held) - dropped,
         "sets": [
             {**asdict(one), "found": {item: sorted(ids) for item, ids in sorted(found.get(one.name, {}).items())}}
             for one in evaluations(stage.folder).sets

@@ -99,6 +99,7 @@ COLUMNS: dict[str, Any] = {
     "size": np.int64,
     "id": "S32",
     "content": (np.uint64, 2),
+    "text": np.uint64,
     "address": np.uint64,
     "rank": np.float32,
     "category": np.int16,

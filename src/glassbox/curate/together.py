@@ -72,8 +72,9 @@ def gathered(stage: Staging) -> Table:
 
 
 def priority(stage: Staging, table: Table) -> NDArray[np.int64]:
-    """All documents, those first that stay when documents repeat others: by source, preference, hash of the text."""
-    keys = [table["content"][:, 1], table["content"][:, 0]]
+    """All documents, those first that stay when documents repeat others: by source, preference, hash of the text (of
+    its plain form first, so that documents alike in it stand together), hash of the address."""
+    keys = [table["address"], table["text"], table["content"][:, 1], table["content"][:, 0]]
     preferences = {"longest": "size", "quality": "rank"}
     keys += [-table[preferences[name]].astype(np.float64) for name in reversed(stage.config.duplicates.prefer)]
     return np.lexsort([*keys, table.sources])
@@ -205,9 +206,14 @@ def _evaluations(stage: Staging, decisions: Decisions, hits: dict[int, list[list
             cuts = stretches(len(text), [(start, end) for *_, start, end in hits[document]], settings.cut)
             if cuts is None:
                 continue
+            passages = [*decisions.passages.get(document, ()), *((*cut, "decontaminate") for cut in cuts)]
+            left = without(text, passages)
+            # What stays beside the match may be a passage that is cut because it stands elsewhere.
+            if not left.strip():
+                continue
             gone[document] = False
-            decisions.passages[document] += [(start, end, "decontaminate") for start, end in cuts]
-            table.left[document] = len(without(text, decisions.passages[document]).encode())
+            decisions.passages[document] = passages
+            table.left[document] = len(left.encode())
     table.drop(gone, "decontaminate", "evaluation_ngrams", share, settings.share)
 
 

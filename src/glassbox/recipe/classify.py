@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from glassbox.errors import RequestError
 from glassbox.recipe.base import NOT_IDENTITY, Names, Settings, Stage
+from glassbox.recipe.paths import files_at
 
 LABEL_FILES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".txt", ".txt.gz", ".md")
 """Endings of the files that a folder of labelled texts is searched for."""
@@ -27,18 +27,7 @@ class LabelFile(Settings):
 
     def files(self) -> list[Path]:
         """The files that `path` names, in the order they are read; RequestError if there are none."""
-        path = Path(self.path).expanduser()
-        if any(letter in self.path for letter in "*?["):
-            anchor = Path(path.anchor)
-            found = sorted(one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file())
-        elif path.is_file():
-            found = [path]
-        else:
-            found = sorted(one for one in path.rglob("*") if one.name.lower().endswith(LABEL_FILES) and one.is_file())
-        if not found:
-            what = f"holds no {', '.join(LABEL_FILES)} file" if path.exists() else "does not exist"
-            raise RequestError(f"labels: {self.path} {what}; set its path to your labelled texts")
-        return found
+        return files_at(self.path, LABEL_FILES, "labels", "your labelled texts")
 
 
 class Judge(Settings):

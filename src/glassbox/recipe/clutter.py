@@ -9,7 +9,7 @@ from glassbox.recipe.classify import Labels
 
 
 class ClutterStage(Stage):
-    """Train a model that keeps or drops each line of a document with its context (dots.llm1, arXiv:2506.05767, app. C.3)."""
+    """Train a model that keeps or drops each line of a document with its context (dots.llm1, app. C.3)."""
 
     takes: ClassVar[dict[str, str]] = {"documents": "0+"}
     gives: ClassVar[str] = "clutter"

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Names, OneOrMore, Settings
+from glassbox.recipe.paths import home, matches
 
 EVALUATION_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz")
 """What a folder of evaluation problems is searched for."""
@@ -62,6 +63,15 @@ class SemanticDuplicates(Settings):
     threshold: float = Field(default=0.95, gt=0, le=1)
     """Cosine similarity to a kept document of the same cluster from which a document is dropped."""
 
+    def files(self) -> list[Path]:
+        """The encoder's files, sorted: those of the folder itself. RequestError if it does not exist."""
+        if self.embedding == "tfidf":
+            return []
+        folder = home(self.embedding)
+        if not folder.is_dir():
+            raise RequestError(f"semantic duplicates: {self.embedding} does not exist; set embedding to an encoder")
+        return sorted(path for path in folder.iterdir() if path.is_file())
+
 
 class Duplicates(Settings):
     """Which documents repeat others, over all sources. Steps run in the order of these fields."""
@@ -92,13 +102,9 @@ class EvaluationSet(Settings):
 
     def files(self) -> list[Path]:
         """The set's files, sorted. Raises RequestError if there is none."""
-        path = Path(self.path).expanduser()
-        if any(letter in self.path for letter in "*?["):
-            anchor = Path(path.anchor)
-            try:
-                found = [one for one in anchor.glob(str(path.relative_to(anchor))) if one.is_file()]
-            except ValueError as error:  # such as a**b
-                raise RequestError(f"evaluation set '{self.name}': {self.path} is no pattern: {error}") from None
+        path = home(self.path)
+        if any(letter in self.path for letter in "*?[") and not path.exists():
+            found = matches(path, f"evaluation set '{self.name}'")
         elif path.is_dir():
             found = [one for one in path.rglob("*") if one.name.endswith(EVALUATION_ENDINGS) and one.is_file()]
         else:

@@ -11,7 +11,7 @@ from glassbox.recipe.base import Stage
 from glassbox.recipe.classify import ClassifierStage
 from glassbox.recipe.clutter import ClutterStage
 from glassbox.recipe.curation import CrawlStage, CurateStage
-from glassbox.recipe.paths import files_at
+from glassbox.recipe.paths import files_at, home
 from glassbox.recipe.sources import Source
 from glassbox.recipe.training import ImportStage
 
@@ -61,16 +61,18 @@ def raw_files(stage: Stage) -> list[Path]:
 
 
 def _list_files(config: CurateStage) -> set[Path]:
-    """Evaluation sets, block lists and word lists of a curate stage."""
+    """Evaluation sets, block lists, word lists and the encoder of a curate stage."""
     found = {path for one in (config.decontaminate.sets if config.decontaminate else ()) for path in one.files()}
-    words = (Path(word).expanduser() for source in config.sources for word in source.bad_words)
+    words = (home(word) for source in config.sources for word in source.bad_words)
     found.update(path for path in words if path.is_file())
+    if config.duplicates.semantic:
+        found.update(config.duplicates.semantic.files())
     return found.union(*(source.urls.files() for source in config.sources if source.urls))
 
 
 def checkpoint_files(config: ImportStage) -> list[Path]:
     """The files of an imported checkpoint: its folder's own, those below it not. Raises RequestError without any."""
-    folder = Path(config.path).expanduser()
+    folder = home(config.path)
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if not any(path.name == "config.json" for path in files):
         what = "holds no config.json" if folder.is_dir() else "does not exist"

@@ -119,8 +119,34 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
-    checks = (_mixture_error, _decoding_error)
+    checks = (_reading_error, _mixture_error, _decoding_error)
     return next((wrong for name in stages for check in checks if (wrong := check(stages, name))), None)
+
+
+def _reading_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A source that reads what its stage does not hold."""
+    stage = stages[name]
+    for source in stage.sources if isinstance(stage, CurateStage) else ():
+        read = stages[source.stage] if source.stage else None
+        if read is None:
+            continue
+        holds = "pages" if source.format == "warc" else "documents"
+        if read.gives != holds:
+            return name, f"source '{source.name}' reads {holds} of '{source.stage}', which gives {read.gives}"
+        known = [one.name for one in read.sources] if isinstance(read, CurateStage) else []
+        known += [read.source] if isinstance(read, SynthesizeStage) else []
+        wanted = source.subset or source.name
+        if known and wanted not in known:
+            return name, (
+                f"source '{source.name}' reads the documents of source '{wanted}' of stage '{source.stage}', which has "
+                f"{', '.join(known)}; set its subset to one of them"
+            )
+        if isinstance(read, CurateStage) and read.sampling and read.sampling.most > 1:
+            return name, (
+                f"source '{source.name}' reads stage '{source.stage}', whose sampling may use a document more than "
+                "once; that is lost on the way: sample in the last curate stage, or set sampling.most there to 1"
+            )
+    return None
 
 
 def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:

@@ -7,11 +7,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from glassbox.recipe.base import Names, Settings
-from glassbox.recipe.paths import files_at
+from glassbox.recipe.paths import files_at, home
 from glassbox.recipe.rules import LINE_RULES, RULE_SETS
 
 FieldName = Literal["text", "html", "url", "title", "path", "licence", "stars", "repository"]
 PersonalData = Literal["email", "ip", "phone", "card", "key"]
+
+
+READ_OF: dict[str, tuple[str, ...]] = {
+    "fields": ("jsonl", "parquet", "hf"),
+    "urls": ("warc", "jsonl", "parquet", "hf", "documents"),
+    "subset": ("hf", "documents"),
+}
+"""Settings of a source that only some formats know -> those formats."""
 
 
 class UrlRules(Settings):
@@ -36,7 +44,7 @@ class UrlRules(Settings):
     def files(self) -> list[Path]:
         """The lists and word lists that are files, sorted. Raises RequestError for one that does not exist."""
         lists = [path for given in (*self.domains, *self.urls) for path in files_at(given, ("",), "the address rules")]
-        words = (Path(word).expanduser() for word in (*self.strict, *self.hard, *self.soft))
+        words = (home(word) for word in (*self.strict, *self.hard, *self.soft))
         return sorted({*lists, *(path for path in words if path.is_file())})
 
 
@@ -134,6 +142,9 @@ class Source(Settings):
             raise ValueError(f"source '{self.name}': the rule set bad_words and a list in bad_words go together")
         if (self.format == "hf") != self.path.startswith("hf://"):
             raise ValueError(f"source '{self.name}': format hf and a path that starts with hf:// go together")
+        for setting, formats in READ_OF.items():
+            if getattr(self, setting) and self.format not in formats:
+                raise ValueError(f"source '{self.name}': {setting} means nothing to format {self.format}")
         known = [rule.name for name in self.rules if name in RULE_SETS for rule in RULE_SETS[name]]
         for what, given, allowed in (
             ("line rule", self.clean.lines, list(LINE_RULES)),
