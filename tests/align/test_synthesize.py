@@ -17,7 +17,8 @@ from glassbox.align.endpoint import Answer
 from glassbox.errors import Interrupted, RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.ledger.writing import write_lines
-from glassbox.recipe.text import SynthesizeStage
+from glassbox.recipe.text import Endpoint, SynthesizeStage
+from glassbox.recipe.training import Sampling
 from glassbox.tokens.documents import document_batches
 from tests.tiny import tiny_loaded, tiny_problems
 
@@ -209,3 +210,11 @@ def test_answers_come_back_as_they_were_kept(tmp_path: Path) -> None:
     once = synthesize._kept_answers(path, lambda prompts, first: given, ["p", "q"], 0)
     again = synthesize._kept_answers(path, lambda prompts, first: [], ["p", "q"], 0)
     assert once == again == given
+
+
+def test_the_last_request_of_all_may_be_declined() -> None:
+    with serving(lambda body: (400, b"too long")) as (url, _):
+        where = Endpoint(url=url, model="teacher")
+        assert list(endpoint.ask(where, {"a": ("q", 1)}, Sampling())) == [("a", None)]
+        with pytest.raises(RequestError, match="does not answer: HTTP 400"):
+            list(endpoint.ask(where, {str(n): ("q", n) for n in range(20)}, Sampling()))

@@ -141,6 +141,8 @@ def test_a_text_that_is_refused_is_no_label_and_stops_nothing(tmp_path):
         judge = endpoint.judge.model_copy(update={"parallel": 1})
         assert label(texts, judge, CLASSES, tmp_path) == ["sport", None, None, None, "sport"]
         assert set(endpoint.questions.values()) == {1}
+        # An interrupted stage may have none but such texts left.
+        assert label(["fine", "bad"], judge, CLASSES, tmp_path) == ["sport", None]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ SOURCE = {"name": "a", "format": "text", "path": "x"}
         ({"sampling": {"category": "t"}}, "sampling goes by 't', which is not among the models"),
         ({"sampling": {"targets": {"x": 0.5}}}, "category"),
         ({"models": [{"stage": name, "share": 0.5} for name in "qr"], "from": ["q", "r"]}, "only one model"),
-        ({"duplicates": {"prefer": "quality"}}, "prefer quality, which the first of `models` scores"),
+        ({"duplicates": {"prefer": "quality"}}, "prefer quality, which one of `models` scores"),
     ],
 )
 def test_a_wrong_use_of_models_is_refused(settings: dict, sentence: str) -> None:

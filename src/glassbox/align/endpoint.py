@@ -36,6 +36,10 @@ class _Refused(Exception):
     """The endpoint gave no answer to one request."""
 
 
+class _Declined(_Refused):
+    """The endpoint answers, but not this request (too long a prompt, say)."""
+
+
 def ask(
     endpoint: Endpoint, questions: Mapping[str, tuple[str, int]], sampling: Sampling
 ) -> Iterator[tuple[str, Answer | None]]:
@@ -56,7 +60,8 @@ def ask(
                     answer = future.result()
                 except _Refused as error:
                     silent += 1
-                    if silent in (GIVE_UP, len(futures)):
+                    # Of few requests that are left all may be such as it declines.
+                    if silent == GIVE_UP or (silent == len(futures) and not isinstance(error, _Declined)):
                         raise RequestError(f"the endpoint {endpoint.url} does not answer: {error}") from error
                     answer = None
                 else:
@@ -116,7 +121,7 @@ def _one(client: httpx.Client, endpoint: Endpoint, body: dict[str, Any], stop: t
                     f"'{endpoint.model}' and the key in {endpoint.key}"
                 )
             if status not in BUSY and status < 500:
-                break
+                raise _Declined(reason)
         if attempt < TRIES - 1:
             stop.wait(min(BACK_OFF * 2**attempt, LONGEST_WAIT))
     raise _Refused(reason)

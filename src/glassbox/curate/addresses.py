@@ -96,7 +96,7 @@ class AddressRules:
     """The lists of a source, loaded once in a worker: hosts and addresses as sorted hashes, words as text."""
 
     def __init__(self, settings: UrlRules) -> None:
-        """Raises RequestError for a list that is not there or holds nothing."""
+        """Raises RequestError for a list that is not there; an empty one blocks nothing."""
         self.names = [""]
         """Names of the lists; number 0 is none."""
         self.hosts = self._load(settings.domains, "domains", _host)

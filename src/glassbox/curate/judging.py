@@ -159,6 +159,10 @@ class _Refused(Exception):
     """The endpoint gave no answer to one text."""
 
 
+class _Declined(_Refused):
+    """The endpoint answers, but not this text (one too long, say)."""
+
+
 class _Endpoint(NamedTuple):
     client: httpx.Client
     url: str
@@ -206,7 +210,8 @@ def _collect(futures: dict[Future[str], str], endpoint: _Endpoint) -> Iterator[t
         except _Refused as error:
             row += 1
             log.warning("the judge gave no answer to a text: %s", error)
-            if row == GIVE_UP or (not answered and row == len(futures)):
+            # Of few texts that are left to an interrupted stage all may be such as it declines.
+            if row == GIVE_UP or (not answered and row == len(futures) and not isinstance(error, _Declined)):
                 raise RequestError(
                     f"the judge at {endpoint.judge.url} does not answer: {error}; what it has answered so far is kept"
                 ) from error
@@ -242,7 +247,7 @@ def _ask(endpoint: _Endpoint, question: str) -> str:
                     f"'{endpoint.judge.model}' and the key in {endpoint.judge.key}"
                 )
             if status not in (408, 409, 425, 429) and status < 500:
-                raise _Refused(reason)
+                raise _Declined(reason)
             wait = max(wait, _asked_wait(headers))
         if attempt < TRIES - 1:
             endpoint.stop.wait(min(wait, LONGEST_WAIT))

@@ -82,7 +82,7 @@ class CurateStage(Stage):
                 if name not in names:
                     raise ValueError(f"model '{model.stage}' is applied to '{name}', which is no source")
         if "quality" in self.duplicates.prefer and not self.models:
-            raise ValueError("duplicates prefer quality, which the first of `models` scores, and there is none")
+            raise ValueError("duplicates prefer quality, which one of `models` scores, and there is none")
         if sum(model.share is not None for model in self.models) > 1:
             raise ValueError("only one model may keep a share; chain another curate stage for a second one")
         for what, stage in self._named_stages():

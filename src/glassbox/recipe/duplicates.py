@@ -77,8 +77,9 @@ class Duplicates(Settings):
     """Which documents repeat others, over all sources. Steps run in the order of these fields."""
 
     prefer: Annotated[tuple[Literal["longest", "quality"], ...], OneOrMore] = ()
-    """Which copy stays: that of the earlier source; within a source by these, in order (quality: the first of the
-    stage's models); and then the one whose text hashes lowest, so that the order of files decides nothing."""
+    """Which copy stays: that of the earlier source; within a source by these, in order (quality: the one of the stage's
+    models that keeps a share, else the first); and then the one whose text hashes lowest, so that the order of files
+    decides nothing."""
     exact: Literal["none", "spaces", "normalised"] = "spaces"
     """Documents that count as equal: equal in all but white space, or also in all but case, accents' encoding and
     punctuation (dots.llm1)."""
