@@ -1,7 +1,6 @@
 """The shipped recipes: all load, the full ones are the published networks, the tiny ones go their whole way."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +9,10 @@ import pytest
 import torch
 
 import glassbox.align.dpo
+import glassbox.align.verified
 from glassbox.cli.arguments import recipe_path, shipped
 from glassbox.interchange.stage import check
-from glassbox.ledger.runner import Selection, execute
+from glassbox.ledger.runner import execute
 from glassbox.ledger.workspace import read_metrics
 from glassbox.model.families import from_config
 from glassbox.model.transformer import Transformer
@@ -115,7 +115,8 @@ class Quiet:
 def short(system: str, notes: Path) -> Recipe:
     """A tiny recipe with a few steps of everything, on small documents in place of its own."""
     sources = [{"name": name, "format": "text", "path": str(notes / name)} for name in ("web", "code")]
-    overrides = ["problems.train=200", "problems.held_out=8", "crawl.pages=2", f"documents.sources={sources}"]
+    first = "prepared" if system == "dots" else "documents"
+    overrides = ["problems.train=200", "problems.held_out=8", "crawl.pages=2", f"{first}.sources={sources}"]
     overrides += ["tokenizer.vocab_size=500", "tokens.held_out=0.3"]
     for name, stage in load(f"{system}/tiny").stages.items():
         if stage.kind == "pretrain":
@@ -127,6 +128,8 @@ def short(system: str, notes: Path) -> Recipe:
             overrides += [f"{name}.conversations=60", f"{name}.context=128", f"{name}.rows=4"]
         if stage.kind == "dpo":
             overrides += [f"{name}.prompts=12", f"{name}.rows=4", f"{name}.sampling.max_new_tokens=6"]
+        if stage.kind == "synthesize":
+            overrides += [f"{name}.problems=100", f"{name}.samples=2", f"{name}.sampling.max_new_tokens=6"]
         if stage.kind == "grpo":
             overrides += [f"{name}.steps=2", f"{name}.prompts=2", f"{name}.group=2"]
             overrides += [f"{name}.sampling.max_new_tokens=6"]
@@ -136,33 +139,31 @@ def short(system: str, notes: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents, and a run (`data`) that has made their tokens; cut short, all five recipes make the same."""
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents of two sources."""
     folder = tmp_path_factory.mktemp("runs")
     for turn, note in enumerate(sorted(write_notes(folder / "notes").iterdir())):
         place = folder / ("web", "code")[turn % 2]
         place.mkdir(exist_ok=True)
         note.rename(place / note.name)
-    execute(short("moxin", folder), folder / "data", STAGES, Quiet(), selection=Selection(last="tokens"))
     return folder
 
 
 def any_verdict() -> Callable[..., SimpleNamespace]:
     """In place of the verifier, of whom an untrained model never hears that it is right: every second reply is."""
     turn = iter(range(1_000_000))
-    return lambda *, gold, reply: SimpleNamespace(score=float(next(turn) % 2), status="right")
+    return lambda *, gold, reply: SimpleNamespace(score=float(next(turn) % 2), status="right", extracted="")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_tiny_recipes_go_the_whole_way(
-    system: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(glassbox.align.dpo, "verify", any_verdict())
-    recipe, run = short(system, data), tmp_path / "run"
-    shutil.copytree(data / "data", run)
-    done = execute(recipe, run, STAGES, Quiet())
-    assert done == [name for name in recipe.order() if not (data / "data" / name).exists()]
+    for room in (glassbox.align.dpo, glassbox.align.verified):
+        monkeypatch.setattr(room, "verify", any_verdict())
+    recipe, run = short(system, notes), tmp_path / "run"
+    assert execute(recipe, run, STAGES, Quiet()) == recipe.order()
     rows = json.loads((run / "scores" / "scores.json").read_text())["rows"]
     models = {name for name, stage in recipe.stages.items() if stage.gives == "model"}
     assert {row["model"] for row in rows} == models

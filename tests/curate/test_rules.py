@@ -17,7 +17,8 @@ from glassbox.recipe.sources import Language, Source
 
 
 def source(**settings: object) -> Source:
-    return Source(name="s", format="text", path="x", **settings)
+    words = {"bad_words": "frobnicated"} if "bad_words" in settings.get("rules", ()) else {}
+    return Source(name="s", format="text", path="x", **words, **settings)
 
 
 def judged(rows: np.ndarray, where: Source, lang: str = "en", path: str = "") -> Verdicts:

@@ -417,6 +417,6 @@ def test_by_command(theirs, tmp_path, monkeypatch, capsys):
         code, _, err = call(monkeypatch, capsys, *arguments)
         assert (code, sentence in err.replace("\n", " ")) == (2, True), err
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli.models, "find_spec", lambda name: None)
     code, _, err = call(monkeypatch, capsys, "export", "ours", "other.gguf", "--to", "gguf")
     assert (code, "pip install 'glassbox-llm[gguf]'" in err) == (2, True)
