@@ -86,8 +86,9 @@ def train(pages: Path, tokens: Path, folder: Path, seed: int, plan: Plan) -> Non
 
     Goes on from its last checkpoint. What was done with other settings, tokens or held-out texts is done anew.
     """
-    identity = {"seed": seed, "plan": plain(plan), "tokens": _hash(tokens / "manifest.json")}
-    identity["held_out"] = _hash(pages / "held_out.json")
+    read_files = [tokens / "pages" / "train" / name for name in ("tokens.bin", "index.npy")]
+    read_files += [tokens / "tokenizer" / "tokenizer.json", pages / "held_out.json"]
+    identity = {"seed": seed, "plan": plain(plan), "reads": {path.name: _hash(path) for path in read_files}}
     if folder.exists() and read(folder / "identity.json") != identity:
         shutil.rmtree(folder)
     if (folder / "scores.json").exists():

@@ -181,6 +181,10 @@ def assert_trained_anew_under_another_plan(out: Path) -> None:
     tokens = out / "data" / "raw_tokens"
     before = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     curation.train(parted, tokens, folder, 1, replace(TINY, lr=1e-2))
+    (tokens / "manifest.json").write_text("{}", encoding="utf-8")  # the same tokens, made anew: nothing to do
+    written = (folder / "scores.json").stat().st_mtime_ns
+    curation.train(parted, tokens, folder, 1, replace(TINY, lr=1e-2))
+    assert (folder / "scores.json").stat().st_mtime_ns == written
     changed = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     curation.train(parted, tokens, folder, 1, TINY)
     again = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
