@@ -17,8 +17,8 @@ BANDS, ROWS, GRAM = 16, 8, 5
 def near_glassbox() -> Run:
     import numpy as np
 
-    from glassbox.curate.minhash import signatures
-    from glassbox.curate.near import near_copies
+    from glassbox.curate.repeats.minhash import signatures
+    from glassbox.curate.repeats.near import near_copies
     from glassbox.recipe.duplicates import NearDuplicates
 
     settings = NearDuplicates(unit="words", ngram=GRAM, bands=BANDS, rows=ROWS, check="none")

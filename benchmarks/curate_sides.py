@@ -29,8 +29,8 @@ def columns(items: list[Item]) -> Iterator[Any]:
 def rules_glassbox() -> Run:
     import numpy as np
 
-    from glassbox.curate.rules import Verdicts, judge_statistics
-    from glassbox.curate.statistics import statistics
+    from glassbox.curate.rules.statistics import statistics
+    from glassbox.curate.rules.verdicts import Verdicts, judge_statistics
     from glassbox.recipe.sources import Source
 
     sets = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
@@ -137,7 +137,7 @@ def tokens_datatrove() -> Run:
 
 
 def pages_glassbox() -> Run:
-    from glassbox.curate.page import page_text
+    from glassbox.curate.html.page import page_text
 
     return lambda items: [page_text(item["html"]) for item in items]
 
@@ -158,7 +158,7 @@ def pages_resiliparse() -> Run:
 
 
 def language_glassbox() -> Run:
-    from glassbox.curate.language import identify_batch
+    from glassbox.curate.rules.language import identify_batch
 
     return lambda items: [code for column in columns(items) for code in identify_batch(column)[0]]
 

@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from glassbox.curate.contamination import evaluations, hits
-from glassbox.curate.exact import content_keys
-from glassbox.curate.minhash import shingle_sets, signatures
-from glassbox.curate.near import near_copies
-from glassbox.curate.semantic import embed
-from glassbox.curate.substrings import repeated_passages
+from glassbox.curate.repeats.contamination import evaluations, hits
+from glassbox.curate.repeats.exact import content_keys
+from glassbox.curate.repeats.minhash import shingle_sets, signatures
+from glassbox.curate.repeats.near import near_copies
+from glassbox.curate.repeats.semantic import embed
+from glassbox.curate.repeats.substrings import repeated_passages
 from glassbox.recipe.duplicates import Decontaminate, EvaluationSet, NearDuplicates, SemanticDuplicates, Substrings
 
 BATCH = 256

@@ -26,11 +26,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from glassbox.curate import boosting
-from glassbox.curate.clutter_labels import Pages, by_gold_text
-from glassbox.curate.clutter_stage import lines_of, measure, part_of
-from glassbox.curate.extract import decode
-from glassbox.curate.page import all_text, page_text
+from glassbox.curate.html.page import all_text, page_text
+from glassbox.curate.models import boosting
+from glassbox.curate.models.clutter_labels import Pages, by_gold_text
+from glassbox.curate.models.clutter_stage import lines_of, measure, part_of
+from glassbox.curate.reading.extract import decode
 
 BLOCKS = "p|div|li|h[1-6]|tr|t[dh]|pre|br|blockquote|section|article|fig\\w+|[uod]l|d[dt]|header|footer"
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from curate import texts_in
-from glassbox.curate.lines import cut_lines, edge_hashes
-from glassbox.curate.rules import Verdicts, judge_statistics
-from glassbox.curate.statistics import statistics
+from glassbox.curate.rules.lines import cut_lines, edge_hashes
+from glassbox.curate.rules.statistics import statistics
+from glassbox.curate.rules.verdicts import Verdicts, judge_statistics
 from glassbox.recipe.sources import Source
 
 BATCH, MEGABYTES = 256, 20

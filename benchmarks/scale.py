@@ -1,11 +1,11 @@
-"""How the cost and the memory of curation grow with the corpus: one stage, all its steps, corpora of 1, 2, 4 and 8 parts.
+"""How the cost and the memory of curation grow with the corpus: one stage on 1, 2, 4 and 8 times the texts.
 
     python benchmarks/scale.py                     # 8 x 60 MB, one worker, 600 MB allowed
     python benchmarks/scale.py --megabytes 800 --memory 640   # the largest corpus is ten times the memory allowed
 
-The corpus is made for the purpose: paragraphs of the interpreter's library and its documentation strings, words swapped
-at random so that documents differ, one in ten a near copy of an earlier one. Each size runs in a process of its own; CPU
-seconds and peak memory are those of that process and its workers.
+The corpus is made for the purpose: paragraphs of the interpreter's library and its documentation strings, words
+swapped at random so that documents differ, one in ten a near copy of an earlier one. Each size runs in a process of its
+own; CPU seconds and peak memory are those of that process and its workers.
 """
 
 import argparse

@@ -19,10 +19,10 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from glassbox.curate.extract import decode
-from glassbox.curate.page import all_text
+from glassbox.curate.html.page import all_text
 from glassbox.curate.parts import parts_of
-from glassbox.curate.readers import read
+from glassbox.curate.reading.extract import decode
+from glassbox.curate.reading.readers import read
 from glassbox.errors import RequestError
 from glassbox.ledger.writing import atomic_open, write_json, write_lines
 from glassbox.recipe.files import ENDINGS, files_of

@@ -12,8 +12,8 @@ from glassbox.recipe.base import Stage
 
 WHERE: dict[str, str] = {
     "crawl": "glassbox.curate.crawl",
-    "clutter": "glassbox.curate.clutter_stage",
-    "classifier": "glassbox.curate.classifier_stage",
+    "clutter": "glassbox.curate.models.clutter_stage",
+    "classifier": "glassbox.curate.models.classifier_stage",
     "curate": "glassbox.curate.stage",
     "problems": "glassbox.judge.stage",
     "synthesize": "glassbox.align.synthesize",

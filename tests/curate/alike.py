@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from glassbox.curate.texts import Texts
+from glassbox.curate.repeats.texts import Texts
 
 MEMORY = 1 << 26
 WORD = re.compile(

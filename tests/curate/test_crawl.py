@@ -9,7 +9,7 @@ import pytest
 
 from glassbox.curate import crawl as module
 from glassbox.curate.crawl import crawl, links, run
-from glassbox.curate.warc import Page, pages
+from glassbox.curate.reading.warc import Page, pages
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.curation import CrawlStage

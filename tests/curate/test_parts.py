@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassbox.curate import parts
-from glassbox.curate.readers import read
+from glassbox.curate.reading.readers import read
 from glassbox.recipe.files import InputFile
 from glassbox.recipe.sources import Source
 

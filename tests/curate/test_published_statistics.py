@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glassbox.curate.statistics import STATISTICS, statistics
+from glassbox.curate.rules.statistics import STATISTICS, statistics
 
 
 @pytest.fixture(scope="module")

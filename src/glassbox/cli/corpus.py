@@ -59,6 +59,9 @@ def sheet(
         if not made.exists():
             raise RequestError(f"stage '{name}' left no sheet; run it first, with sheet above 0")
         shutil.copyfile(made, file)
+        if as_json:
+            print_json({"written": str(file)})
+            return
         out.print(f"{file} written; fill in the column verdict (keep or drop), then: glassbox sheet {run} {file}")
         return
     found = agreement(file, folder / name)

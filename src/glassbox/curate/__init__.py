@@ -1,7 +1,7 @@
-"""Curation: raw pages, text and code in, clean, deduplicated, decontaminated documents out (docs/curation.md).
+"""Curation: raw pages, text and code in; clean, deduplicated, decontaminated, balanced documents out.
 
-`crawl.py` records a site into WARC files; `stage.py` is the whole of curation, step by step. In the order of the flow:
-`readers.py` and `warc.py` a source's documents, `extract.py` text, `lines.py` line rules, `language.py`,
-`statistics.py` and `rules.py` document rules, `duplicates.py`, `contamination.py`; `flow.py` is the Daft dataflow they
-run in. Which files a source names is in `recipe/files.py`.
+`stage.py` is the whole; its passes are `ingest.py`, `assess.py`, `together.py` and `outputs.py`, done part by part
+(`parts.py`) by workers (`flow.py`) in a folder of their own (`staging.py`). What they call: `reading/` stored bytes,
+`html/` web pages, `rules/` statistics and rules, `models/` classifiers, `repeats/` copies and evaluation problems.
+`crawl.py` records a site; `explain.py` and `sheet.py` show what was decided. docs/curation.md tells it at length.
 """

@@ -12,20 +12,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from glassbox.curate import clutter, contamination, semantic, staging
-from glassbox.curate.addresses import address_keys, listed_words
+from glassbox.curate import staging
 from glassbox.curate.documents import DOCUMENT, MEASURED
-from glassbox.curate.duplicates import content_keys, signatures
 from glassbox.curate.edits import Cut
-from glassbox.curate.exact import text_keys
 from glassbox.curate.ingest import ROWS
-from glassbox.curate.language import identify_batch
-from glassbox.curate.lines import cut_edges, cut_lines
-from glassbox.curate.personal import mask
-from glassbox.curate.rules import KEPT, Verdicts, judge_language, judge_statistics
-from glassbox.curate.scoring import category_names, classified
+from glassbox.curate.models import clutter
+from glassbox.curate.models.scoring import category_names, classified
+from glassbox.curate.reading.addresses import address_keys, listed_words
+from glassbox.curate.reading.personal import mask
+from glassbox.curate.repeats import contamination, semantic
+from glassbox.curate.repeats.exact import content_keys, text_keys
+from glassbox.curate.repeats.minhash import signatures
+from glassbox.curate.rules.language import identify_batch
+from glassbox.curate.rules.lines import cut_edges, cut_lines
+from glassbox.curate.rules.statistics import STATISTICS, statistics
+from glassbox.curate.rules.verdicts import KEPT, Verdicts, judge_language, judge_statistics
 from glassbox.curate.staging import COLUMNS, Staging
-from glassbox.curate.statistics import STATISTICS, statistics
 from glassbox.ledger.writing import atomic_path
 from glassbox.recipe.sources import Source
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pyarrow as pa
 
-from glassbox.curate.statistics import STATISTICS
+from glassbox.curate.rules.statistics import STATISTICS
 
 MEASURED = [name for name in STATISTICS if name not in ("characters", "words")]
 CUT = pa.struct(

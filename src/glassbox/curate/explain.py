@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from glassbox.curate.rules import Asked, explain_rules
-from glassbox.curate.statistics import STATISTICS
+from glassbox.curate.rules.statistics import STATISTICS
+from glassbox.curate.rules.verdicts import Asked, explain_rules
 from glassbox.errors import RequestError
 from glassbox.ledger.hashing import read_manifest
 from glassbox.recipe.curation import CurateStage

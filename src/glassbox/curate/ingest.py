@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glassbox.curate import extract, readers, staging
-from glassbox.curate.addresses import AddressRules
+from glassbox.curate import staging
 from glassbox.curate.documents import document_id
-from glassbox.curate.lines import edge_hashes
-from glassbox.curate.repair import repair
+from glassbox.curate.reading import extract, readers
+from glassbox.curate.reading.addresses import AddressRules
+from glassbox.curate.reading.repair import repair
+from glassbox.curate.rules.lines import edge_hashes
 from glassbox.ledger.writing import atomic_path
 from glassbox.recipe.sources import Source, UrlRules
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from glassbox.curate import staging
 from glassbox.curate.documents import DOCUMENT, DROPPED
+from glassbox.curate.rules.statistics import STATISTICS, statistics
 from glassbox.curate.staging import Staging
-from glassbox.curate.statistics import STATISTICS, statistics
 from glassbox.curate.together import Decisions, without
 from glassbox.ledger.writing import atomic_open, atomic_path, write_json
 from glassbox.recipe.sources import Source

@@ -21,9 +21,9 @@ import numpy as np
 from glassbox.curate import flow, staging
 from glassbox.curate.assess import assess, evaluations
 from glassbox.curate.ingest import ingest
+from glassbox.curate.models.scoring import check_names
 from glassbox.curate.outputs import funnel, hand_out, write_part, write_samples
 from glassbox.curate.parts import parts_of
-from glassbox.curate.scoring import check_names
 from glassbox.curate.staging import Staging
 from glassbox.curate.together import Decisions, decide, hits_of
 from glassbox.errors import RequestError

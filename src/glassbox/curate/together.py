@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from glassbox.curate import sampling
 from glassbox.curate.assess import extra_columns
-from glassbox.curate.contamination import stretches
-from glassbox.curate.duplicates import exact_copies, near_copies
-from glassbox.curate.scoring import classifier
-from glassbox.curate.selection import threshold_for_share
-from glassbox.curate.semantic import semantic_copies
+from glassbox.curate.models import sampling
+from glassbox.curate.models.scoring import classifier
+from glassbox.curate.models.selection import threshold_for_share
+from glassbox.curate.repeats.contamination import stretches
+from glassbox.curate.repeats.exact import exact_copies
+from glassbox.curate.repeats.near import near_copies
+from glassbox.curate.repeats.semantic import semantic_copies
+from glassbox.curate.repeats.substrings import repeated_passages
 from glassbox.curate.staging import Staging, Table
-from glassbox.curate.substrings import repeated_passages
 from glassbox.curate.words import word_hashes
 
 DUPLICATES = ("urls_once", "exact_duplicates", "near_duplicates", "semantic_duplicates")

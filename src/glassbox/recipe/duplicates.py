@@ -126,7 +126,7 @@ class Decontaminate(Settings):
     """Further evaluations, as files."""
     ngram: int = Field(default=13, gt=0)
     """Words of an n-gram; words are runs of letters and digits, lower case. A shorter problem matches as a whole."""
-    share: float = Field(default=0.0, ge=0, le=1)
+    share: float = Field(default=0.0, ge=0, lt=1)
     """Share of a problem's words in matching n-grams above which the document goes: 0 for any n-gram in common (GPT-3),
     0.5 with n-grams of 8 for Tulu 3."""
     cut: int | None = Field(default=None, ge=0)

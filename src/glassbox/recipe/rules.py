@@ -1,6 +1,6 @@
 """The named rule sets of curation: small rules with their thresholds, as data.
 
-A rule compares one statistic of a document (`curate/statistics.py` computes them, under the same names) with a
+A rule compares one statistic of a document (`curate/rules/statistics.py` computes them, under the same names) with a
 threshold. A recipe names the sets a source goes through and may move any threshold by the rule's name.
 """
 
@@ -243,4 +243,4 @@ LINE_RULES: tuple[str, ...] = (
     "prompt",
     "bare_path",
 )
-"""Rules that cut single lines, or parts of lines, of a document (`curate/line_kernel.py`)."""
+"""Rules that cut single lines, or parts of lines, of a document (`curate/rules/line_kernel.py`)."""

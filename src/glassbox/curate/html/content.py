@@ -1,0 +1,185 @@
+"""Which lines of a page are its content: a kernel that weighs paragraphs, picks a part of the tree and prunes it.
+
+1. Every line weighs what it holds of running text (length, outside links, with sentence punctuation).
+2. Blocks whose element, class, id, role or style says that they are something else (navigation, sharing, comments,
+   advertising, hidden, ...) fall away, unless so much of the page's weight is in them that the name cannot be meant so.
+3. The part of the tree that is named as the text (itemprop articleBody, entry-content, ...), else as an article, else
+   the deepest that holds most of the weight, is the content.
+4. In it, lists and lines that are nearly all links, and short lines before the first and after the last paragraph, go.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from glassbox.curate.html import markup as m
+from glassbox.curate.html.content_weights import marked, named_otherwise, sentence_end, sums, weight
+from glassbox.curate.html.kernel import Page
+from glassbox.curate.html.layout import (
+    BREAK,
+    CHARS,
+    ELEMENT,
+    END,
+    FLAGS,
+    HEADING,
+    KIND,
+    LEVEL,
+    LINKED,
+    NODE,
+    PARENT,
+    START,
+    tags,
+)
+
+_UL, _OL, _TABLE, _DL, _P = tags("ul ol table dl p")
+FEWEST = 100
+"""Characters (blanks aside) that content has at least; with less, the content could not be told."""
+
+
+def content_lines(page: Page) -> NDArray[np.bool_]:
+    """(lines,) whether each line of a page is content."""
+    keep = np.zeros(len(page.lines), np.bool_)
+    if len(page.lines):
+        _choose(page.text, page.lines, page.nodes, keep)
+        if page.lines[keep, CHARS].sum() < FEWEST:
+            outside = _blocks(page.lines, page.nodes)
+            if page.lines[outside, CHARS].sum() > page.lines[keep, CHARS].sum():
+                return outside
+    return keep
+
+
+def _blocks(lines: NDArray[np.int32], nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(lines,) the lines outside navigation, footer and forms, for a page whose content cannot be told."""
+    outside = np.zeros(len(nodes), np.bool_)
+    unwanted = nodes[:, FLAGS] & (m.NAV | m.FOOT | m.SIDE | m.FORM | m.HIDDEN) != 0
+    outside[0] = True
+    for node in range(1, len(nodes)):
+        outside[node] = outside[nodes[node, PARENT]] and not unwanted[node]
+    return outside[lines[:, NODE]] & (lines[:, LINKED] < 0.9 * lines[:, CHARS])
+
+
+@numba.njit(nogil=True, cache=True)
+def _root(nodes, total, dead, forum):  # type: ignore[no-untyped-def]
+    """The node that holds the content."""
+    whole = total[0]
+    for mark in (m.BODY, m.ARTICLE):
+        best, summed = 0, 0.0
+        outer = np.zeros(len(nodes), np.bool_)
+        for node in range(1, len(nodes)):
+            parent = nodes[node, PARENT]
+            outer[node] = outer[parent]
+            if dead[node] or not nodes[node, FLAGS] & mark or nodes[node, ELEMENT] == _P or total[node] < 0.02 * whole:
+                continue
+            if not outer[parent]:
+                summed += total[node]
+            outer[node] = True
+            inner = total[node] >= 0.9 * total[best] and _inside(nodes, node, best)
+            if total[node] >= total[best] or best == 0 or inner:
+                best = node
+        if best and total[best] >= 0.35 * whole and total[best] >= (0.95 if forum else 0.6) * summed:
+            return best
+        if best and summed >= 0.5 * whole:
+            # Several parts of one text, or posts: what holds them all.
+            node = best
+            while node and total[node] < 0.9 * summed:
+                node = nodes[node, PARENT]
+            return node
+    node = 0
+    while True:
+        best = 0
+        for child in range(node + 1, len(nodes)):
+            if nodes[child, PARENT] == node and not dead[child] and (best == 0 or total[child] > total[best]):
+                best = child
+        if best == 0 or total[best] < 0.75 * total[node]:
+            return node
+        node = best
+
+
+@numba.njit(nogil=True, cache=True)
+def _inside(nodes, node, other):  # type: ignore[no-untyped-def]
+    while node > other:
+        node = nodes[node, PARENT]
+    return node == other
+
+
+@numba.njit(nogil=True, cache=True)
+def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
+    n, count = len(lines), len(nodes)
+    weights = np.zeros(n)
+    ends = np.zeros(n, np.bool_)
+    k = 0
+    while k < n:
+        # Lines that only <br> parts are one paragraph.
+        j, around = k, 0.0
+        while j < n and (j == k or (lines[j, BREAK] == 1 and lines[j, NODE] == lines[k, NODE])):
+            around += lines[j, CHARS] - lines[j, LINKED]
+            j += 1
+        while k < j:
+            ends[k] = sentence_end(text, lines[k, START], lines[k, END])
+            weights[k] = weight(text, lines[k], ends[k], around)
+            k += 1
+    total, linked, chars = np.zeros(count), np.zeros(count), np.zeros(count)
+    rows = np.zeros(count, np.int64)
+    dead = np.zeros(count, np.bool_)
+    sums(lines, nodes, weights, dead, total, linked, chars, rows)
+    whole = max(total[0], 1.0)
+    rest = whole - marked(nodes, total, dead, m.COMMENT)
+    forum = False
+    for node in range(1, count):
+        forum = forum or (nodes[node, FLAGS] & m.FORUM != 0 and total[node] >= 0.5 * whole)
+    visible = whole - marked(nodes, total, dead, m.HIDDEN)
+    dead[:] = False
+    for node in range(1, count):
+        flags, tag = nodes[node, FLAGS], nodes[node, ELEMENT]
+        share = total[node] / whole
+        dead[node] = dead[nodes[node, PARENT]] or (
+            flags != 0 and named_otherwise(flags, tag, share, rest, total[node], linked[node], visible, forum)
+        )
+    sums(lines, nodes, weights, dead, total, linked, chars, rows)
+    root = _root(nodes, total, dead, forum)
+    inside = np.zeros(count, np.bool_)
+    inside[root] = True
+    menu = np.zeros(count, np.bool_)
+    for node in range(root + 1, count):
+        parent = nodes[node, PARENT]
+        inside[node] = inside[parent]
+        tag = nodes[node, ELEMENT]
+        menu[node] = menu[parent] or (
+            inside[node]
+            and not dead[node]
+            and (tag in (_UL, _OL, _TABLE, _DL) or rows[node] >= 3)
+            and chars[node] > 0
+            and linked[node] > 0.6 * chars[node]
+            and total[node] < 0.2 * total[root]
+        )
+    named = nodes[root, FLAGS] & m.BODY
+    first, last = n, -1
+    for k in range(n):
+        node = lines[k, NODE]
+        if not inside[node] or dead[node] or menu[node]:
+            continue
+        if lines[k, LINKED] > 0.75 * lines[k, CHARS] and lines[k, CHARS] < 150 and lines[k, KIND] != HEADING:
+            continue
+        keep[k] = True
+        if weights[k] > 0 or (ends[k] and lines[k, LINKED] == 0):
+            first = min(first, k)
+            last = k
+    while (
+        first > 0
+        and first < n
+        and keep[first - 1]
+        and lines[first - 1, KIND] == HEADING
+        and lines[first - 1, LEVEL] >= 1
+    ):
+        first -= 1
+    for k in range(n):
+        if keep[k] and (k < first or k > last) and (not named or k > last):
+            keep[k] = False
+    # A heading with nothing below it.
+    below = False
+    for k in range(n - 1, -1, -1):
+        if keep[k]:
+            if lines[k, KIND] == HEADING and not below:
+                keep[k] = False
+            else:
+                below = True
