@@ -103,7 +103,7 @@ def texts(seed: int, size: int) -> Iterator[str]:
             lines[draw.randrange(len(lines))] += " " + draw.choice(words)
             text = "\n".join(lines)
         else:
-            text = "\n".join(swapped(draw, draw.choice(paragraphs), words) for _ in range(draw.randrange(4, 16)))
+            text = "\n".join(swapped(draw, draw.choice(paragraphs), words) for _ in range(draw.randrange(16, 64)))
             earlier = [*earlier[-200:], text]
         size -= len(text)
         yield text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glassbox.curate.models import classifier_stage
-from glassbox.curate.together import without
+from glassbox.curate.together import with_signs, without
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.recipe.classify import ClassifierStage
@@ -159,6 +159,15 @@ def test_bad_words_drop_a_document(tmp_path: Path) -> None:
         given = source(tmp_path / "a.jsonl", rules="bad_words", bad_words=words)
         out = curate(tmp_path / f"out-{number}", sources=[given])
         assert [row["text"] for row in rows(out, "dropped")] == [prose(2) + " A frobnicated word."]
+
+
+def test_signs_go_with_the_words_they_stand_at() -> None:
+    text = 'He said: ("some words").  5 more, $7.'
+    stretch = text.index("some"), text.index("words") + len("words")
+    assert text[slice(*with_signs(text, *stretch))] == '("some words").'
+    assert text[slice(*with_signs(text, text.index("5"), text.index("more") + 4))] == "5 more,"
+    assert text[slice(*with_signs(text, text.index("7"), text.index("7") + 1))] == "$7."
+    assert with_signs("a b", 0, 1) == (0, 1)
 
 
 def test_stretches_are_taken_out_whatever_their_order() -> None:

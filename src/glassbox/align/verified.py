@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glassbox.align.endpoint import Answer
+from glassbox.curate.documents import VERDICT
 from glassbox.judge.verify import verify
 from glassbox.ledger.writing import atomic_path
 from glassbox.recipe.text import SynthesizeStage
@@ -49,16 +50,7 @@ DOCUMENT = pa.schema(
     ]
 )
 """Columns of `documents/*.parquet`; `offset` is the problem's row, `pass_rate` the share of its replies that check."""
-DROPPED = pa.schema(
-    [
-        *DOCUMENT,
-        ("stage", pa.string()),
-        ("rule", pa.string()),
-        ("value", pa.float32()),
-        ("threshold", pa.float32()),
-        ("other", pa.string()),
-    ]
-)
+DROPPED = pa.schema([*DOCUMENT, *VERDICT])
 """Columns of `dropped/*.parquet`: `other` is the answer that was found in a wrong solution, or the id of the solution
 that stayed."""
 EQUATION = re.compile(r"[0-9][0-9.,+\-*/×÷() ]{0,200}=\s{0,3}\$?-?[0-9.,]+")

@@ -43,16 +43,15 @@ DOCUMENT = pa.schema(
 """Columns of `documents/*.parquet`. `copies`: how often to use it (sampling); `duplicates`: documents dropped as its
 copies; `scores`: what classifiers said, as model.class; `masked`: personal data masked, by kind; `cuts` in the order
 of the steps."""
-DROPPED = pa.schema(
-    [
-        *DOCUMENT,
-        ("stage", pa.string()),
-        ("rule", pa.string()),
-        ("value", pa.float32()),
-        ("threshold", pa.float32()),
-        ("other", pa.string()),
-    ]
+VERDICT = (
+    ("stage", pa.string()),
+    ("rule", pa.string()),
+    ("value", pa.float32()),
+    ("threshold", pa.float32()),
+    ("other", pa.string()),
 )
+"""Columns that a dropped document has beside its own."""
+DROPPED = pa.schema([*DOCUMENT, *VERDICT])
 """Columns of `dropped/*.parquet`: of a duplicate, `other` is the id of the document that stayed; of a contaminated
 document, the evaluation and the problem it holds."""
 

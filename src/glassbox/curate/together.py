@@ -3,6 +3,7 @@
 Only hashes and verdicts of all documents are at hand (`staging.Table`); texts are read again where they are needed.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -107,6 +108,13 @@ def without(text: str, passages: list[tuple[int, int, str]]) -> str:
     return "".join([*pieces, text[at:]])
 
 
+def with_signs(text: str, start: int, end: int) -> tuple[int, int]:
+    """A stretch of words with the signs that stand before its first and after its last word up to white space."""
+    after = re.compile(r"[^\w\s]+(?=\s|$)").match(text, end)
+    before = re.search(r"(?:^|\s)([^\w\s]+)$", text[max(0, start - 16) : start])
+    return start - len(before[1]) if before else start, after.end() if after else end
+
+
 def _alive(table: Table, rank: NDArray[np.int64]) -> NDArray[np.int64]:
     return rank[table.kept()[rank]]
 
@@ -166,11 +174,13 @@ def _passages(stage: Staging, decisions: Decisions, rank: NDArray[np.int64]) -> 
     found = repeated_passages(
         lambda some: texts(table, some), alive, settings, stage.folder, stage.config.engine.memory
     )
+    stretches_of = defaultdict(list)
     for document, start, end in zip(*(column.tolist() for column in found), strict=True):
-        decisions.passages[document].append((start, end, "substrings"))
+        stretches_of[document].append((start, end))
     touched = np.unique(found[0])
     words = np.zeros(len(table), np.float32)
     for document, text in texts(table, touched):
+        decisions.passages[document] += [(*with_signs(text, *one), "substrings") for one in stretches_of[document]]
         left = pa.array([without(text, decisions.passages[document])], pa.large_string())
         words[document] = len(word_hashes(left)[0])
         table.left[document] = len(left[0].as_buffer())

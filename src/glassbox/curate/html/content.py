@@ -32,6 +32,8 @@ from glassbox.curate.html.layout import (
 )
 
 _UL, _OL, _TABLE, _DL, _P = tags("ul ol table dl p")
+DEEPER = 0.9
+"""Share of a block's weight that a block inside it holds, where that one is the content."""
 FEWEST = 100
 """Characters (blanks aside) that content has at least; with less, the content could not be told."""
 
@@ -90,7 +92,7 @@ def _root(nodes, total, dead, forum):  # type: ignore[no-untyped-def]
         for child in range(node + 1, len(nodes)):
             if nodes[child, PARENT] == node and not dead[child] and (best == 0 or total[child] > total[best]):
                 best = child
-        if best == 0 or total[best] < 0.75 * total[node]:
+        if best == 0 or total[best] < DEEPER * total[node]:
             return node
         node = best
 
@@ -107,14 +109,17 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
     n, count = len(lines), len(nodes)
     weights = np.zeros(n)
     ends = np.zeros(n, np.bool_)
+    links = np.zeros(n, np.bool_)
     k = 0
     while k < n:
-        # Lines that only <br> parts are one paragraph.
-        j, around = k, 0.0
+        # Lines that only <br> parts are one paragraph: a line of it that is a link is none of a list of links.
+        j, around, letters = k, 0.0, 0
         while j < n and (j == k or (lines[j, BREAK] == 1 and lines[j, NODE] == lines[k, NODE])):
             around += lines[j, CHARS] - lines[j, LINKED]
+            letters += lines[j, CHARS]
             j += 1
         while k < j:
+            links[k] = around < 0.25 * letters
             ends[k] = sentence_end(text, lines[k, START], lines[k, END])
             weights[k] = weight(text, lines[k], ends[k], around)
             k += 1
@@ -158,7 +163,8 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
         node = lines[k, NODE]
         if not inside[node] or dead[node] or menu[node]:
             continue
-        if lines[k, LINKED] > 0.75 * lines[k, CHARS] and lines[k, CHARS] < 150 and lines[k, KIND] != HEADING:
+        link = lines[k, LINKED] > 0.75 * lines[k, CHARS] and lines[k, CHARS] < 150
+        if link and links[k] and lines[k, KIND] != HEADING:
             continue
         keep[k] = True
         if weights[k] > 0 or (ends[k] and lines[k, LINKED] == 0):
