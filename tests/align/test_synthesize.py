@@ -1,11 +1,7 @@
 """The stage synthesize, asked of a fake endpoint and of a tiny model: documents, counts, resuming, clear refusals."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,15 +16,11 @@ from glassbox.ledger.writing import write_lines
 from glassbox.recipe.text import Endpoint, SynthesizeStage
 from glassbox.recipe.training import Sampling
 from glassbox.tokens.documents import document_batches
+from tests.completions import question, serving
 from tests.tiny import tiny_loaded, tiny_problems
 
 PROBLEMS = [asdict(problem) for problem in tiny_problems(6)]
 GOLD = {problem["question"]: problem["answer"] for problem in PROBLEMS}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "BACK_OFF", 0.005)
 
 
 @pytest.fixture
@@ -39,42 +31,11 @@ def inputs(tmp_path: Path) -> Inputs:
     return Inputs((Artefact("sums", "problems", folder),))
 
 
-@contextmanager
-def serving(answer: Callable[[dict], tuple[int, bytes]]) -> Iterator[tuple[str, list[dict]]]:
-    """A server's address and the bodies it was sent; `answer` gives status and content."""
-    bodies: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            bodies.append({**body, "path": self.path, "key": self.headers.get("authorization")})
-            status, content = answer(body)
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1/", bodies
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def completion(text: str, reason: str = "stop") -> bytes:
-    return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": reason}]}).encode()
-
-
-def solver(body: dict) -> tuple[int, bytes]:
+def solver(body: dict) -> str:
     """Right for three seeds in four."""
-    question = body["messages"][0]["content"].partition("\n\n")[0]
+    asked = question(body).partition("\n\n")[0]
     wrong = body["seed"] % 4 == 0
-    return 200, completion(f"Seed {body['seed']}.\n\\boxed{{{'-1' if wrong else GOLD[question]}}}")
+    return f"Seed {body['seed']}.\n\\boxed{{{'-1' if wrong else GOLD[asked]}}}"
 
 
 def settings(url: str = "", **changes: object) -> SynthesizeStage:
@@ -99,12 +60,12 @@ def test_solutions_of_an_endpoint_become_documents(
     dropped = pq.read_table(tmp_path / "out" / "dropped").to_pylist()
     assert len(kept) + len(dropped) == 12
     for row in kept:
-        question = PROBLEMS[row["offset"]]["question"]
-        assert row["text"].startswith(f"{question}\nSeed ")
-        assert row["text"].endswith(f"\\boxed{{{GOLD[question]}}}")
-        assert row["prompt"].startswith(question)
+        asked = PROBLEMS[row["offset"]]["question"]
+        assert row["text"].startswith(f"{asked}\nSeed ")
+        assert row["text"].endswith(f"\\boxed{{{GOLD[asked]}}}")
+        assert row["prompt"].startswith(asked)
         assert (row["source"], row["origin"], row["generator"]) == ("synthetic", "sums/train.jsonl", "teacher")
-        assert (row["problem"], row["answer"]) == (PROBLEMS[row["offset"]]["id"], GOLD[question])
+        assert (row["problem"], row["answer"]) == (PROBLEMS[row["offset"]]["id"], GOLD[asked])
     assert len({row["id"] for row in kept + dropped}) == 12
     assert {row["rule"] for row in dropped} <= {"wrong_answer", "surplus"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -151,32 +112,16 @@ def test_a_model_of_an_earlier_stage_is_asked_the_bare_question(inputs: Inputs, 
         synthesize.run(settings(), inputs, Workspace(tmp_path / "none"))
 
 
-def test_a_busy_endpoint_is_asked_again_and_a_broken_one_is_a_sentence(inputs: Inputs, tmp_path: Path) -> None:
-    tries: dict[int, int] = {}
-
-    def busy(body: dict) -> tuple[int, bytes]:
-        tries[body["seed"]] = tries.get(body["seed"], 0) + 1
-        return solver(body) if tries[body["seed"]] > 2 else (503, b"busy")
-
-    with serving(busy) as (url, _):
-        synthesize.run(settings(url), inputs, Workspace(tmp_path / "busy"))
-    assert set(tries.values()) == {3}
-    for answer, message in (
-        (lambda body: (401, b"who are you"), "refuses .*check its address"),
-        (lambda body: (500, b"down"), "does not answer: HTTP 500"),
-        (lambda body: (200, b"<html>"), "does not answer: the response has no choices"),
-    ):
-        with serving(answer) as (url, _), pytest.raises(RequestError, match=message):
-            synthesize.run(settings(url), inputs, Workspace(tmp_path / "broken"))
-    for url in ("127.0.0.1:1/v1", "ftp://a/b", "http://"):
-        with pytest.raises(RequestError, match="is no address"):
-            synthesize.run(settings(url), inputs, Workspace(tmp_path / "wrong"))
+def test_an_endpoint_that_refuses_is_a_sentence(inputs: Inputs, tmp_path: Path) -> None:
+    message = r"the endpoint http://127.0.0.1:\d+/v1/ refuses .*'teacher'"
+    with serving(lambda body: (401, b"who are you")) as (url, _), pytest.raises(RequestError, match=message):
+        synthesize.run(settings(url), inputs, Workspace(tmp_path / "out"))
 
 
 def test_a_request_without_an_answer_is_counted(inputs: Inputs, tmp_path: Path) -> None:
     first: list[int] = []
 
-    def one_refused(body: dict) -> tuple[int, bytes]:
+    def one_refused(body: dict) -> str | tuple[int, bytes]:
         first.append(body["seed"])
         return (400, b"too long") if body["seed"] == first[0] else solver(body)
 
@@ -199,11 +144,6 @@ def test_settings_that_cannot_be_are_refused(changes: dict, message: str) -> Non
         settings(**changes)
 
 
-def test_half_a_surrogate_pair_is_no_text() -> None:
-    content = b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": null}]}'
-    assert endpoint._read(content) == Answer("a?b", "stop")
-
-
 def test_answers_come_back_as_they_were_kept(tmp_path: Path) -> None:
     given = [[Answer("a\n \u2028é", "stop"), None], [Answer("", "length"), Answer("b", "stop")]]
     path = tmp_path / "replies" / "r.jsonl"
@@ -212,9 +152,9 @@ def test_answers_come_back_as_they_were_kept(tmp_path: Path) -> None:
     assert once == again == given
 
 
-def test_the_last_request_of_all_may_be_declined() -> None:
-    with serving(lambda body: (400, b"too long")) as (url, _):
-        where = Endpoint(url=url, model="teacher")
-        assert list(endpoint.ask(where, {"a": ("q", 1)}, Sampling())) == [("a", None)]
-        with pytest.raises(RequestError, match="does not answer: HTTP 400"):
-            list(endpoint.ask(where, {str(n): ("q", n) for n in range(20)}, Sampling()))
+def test_an_endpoint_is_told_how_to_sample() -> None:
+    with serving(lambda body: "yes") as (url, bodies):
+        where = Endpoint(url=url, model="teacher", parallel=1)
+        assert list(endpoint.ask(where, {"a": ("q", 7)}, Sampling(top_p=0.9))) == [("a", Answer("yes", "stop"))]
+        list(endpoint.ask(where, {"a": ("q", 7)}, Sampling(top_k=20)))
+    assert [(body["seed"], body["top_p"], body.get("top_k")) for body in bodies] == [(7, 0.9, None), (7, 1.0, 20)]

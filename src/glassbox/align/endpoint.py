@@ -19,9 +19,7 @@ def ask(
     server = asking.Server(
         f"the endpoint {endpoint.url}", endpoint.url, endpoint.model, endpoint.key, endpoint.parallel
     )
-    return asking.ask(
-        server, {key: (question, _fields(seed, sampling)) for key, (question, seed) in questions.items()}
-    )
+    return asking.ask(server, {key: (question, _fields(seed, sampling)) for key, (question, seed) in questions.items()})
 
 
 def _fields(seed: int, sampling: Sampling) -> dict[str, Any]:

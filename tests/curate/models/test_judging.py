@@ -1,10 +1,8 @@
-"""The judge against local HTTP servers: a scripted one, one that fails, and glassbox's own."""
+"""The judge against local HTTP servers: a scripted one, and glassbox's own. How one is asked: test_asking.py."""
 
 import json
 import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -20,167 +18,88 @@ from glassbox.recipe.classify import Judge
 from glassbox.recipe.network import Attention, Network
 from glassbox.serve.app import create_app
 from glassbox.tokens.tokenizer import train_tokenizer
+from tests.completions import question, serving
 
 CLASSES = ("science", "sport", "Other things")
 
 
-class Endpoint:
-    """An OpenAI-compatible server: `answer(question, tries)` gives the text, or (status, headers, body)."""
-
-    def __init__(self, answer):
-        self.questions, self.headers, lock = Counter(), [], threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                question = body["messages"][0]["content"]
-                with lock:
-                    outer.questions[question] += 1
-                    outer.headers.append(dict(self.headers))
-                    outer.body = body
-                    outer.path = self.path
-                said = answer(question, outer.questions[question])
-                status, headers, content = said if isinstance(said, tuple) else (200, {}, reply(said))
-                self.send_response(status)
-                for name, value in {"content-length": str(len(content)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.judge = Judge(url=f"http://127.0.0.1:{self.server.server_port}/v1/", model="m", characters=50)
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+def judge_at(url, **changes):
+    return Judge(url=url, model="m", characters=50, **changes)
 
 
-def reply(text):
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
-
-
-def by_word(question, tries):
+def by_word(body):
     """An oracle: the class that stands in the text, or small talk."""
-    text = question.split("<<<")[1]
+    text = question(body).split("<<<")[1]
     return "science" if "atom" in text else "**Sport**." if "goal" in text else "I think this is about cooking."
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(judging, "BACK_OFF", 0.005)
-
-
-def test_labels_come_back_in_order_and_nothing_is_asked_twice(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    with Endpoint(by_word) as endpoint:
+def test_labels_come_back_in_order_and_nothing_is_asked_twice(tmp_path):
+    with serving(by_word) as (url, bodies):
         texts = [f"{i} atoms" if i % 3 == 0 else f"{i} goals" if i % 3 == 1 else f"{i} soups" for i in range(30)] * 2
         expected = ["science", "sport", None] * 20
-        assert label(texts, endpoint.judge, CLASSES, tmp_path) == expected
-        assert set(endpoint.questions.values()) == {1}
-        assert endpoint.path == "/v1/chat/completions"
-        assert endpoint.body["temperature"] == 0
-        assert endpoint.headers[0]["Authorization"] == "Bearer secret"
-        assert "science, sport, Other things" in next(iter(endpoint.questions))
-        assert label(texts, endpoint.judge, CLASSES, tmp_path) == expected
-        assert sum(endpoint.questions.values()) == 30
-        other = endpoint.judge.model_copy(update={"model": "other"})
-        label(texts[:2], other, CLASSES, tmp_path)
-        assert sum(endpoint.questions.values()) == 32
+        assert label(texts, judge_at(url), CLASSES, tmp_path) == expected
+        assert len({question(body) for body in bodies}) == len(bodies) == 30
+        assert {(body["temperature"], body["max_tokens"]) for body in bodies} == {(0, 1024)}
+        assert all("science, sport, Other things" in question(body) for body in bodies)
+        assert label(texts, judge_at(url), CLASSES, tmp_path) == expected
+        assert len(bodies) == 30
+        label(texts[:2], judge_at(url).model_copy(update={"model": "other"}), CLASSES, tmp_path)
+        assert len(bodies) == 32
 
 
 def test_a_stage_stopped_in_the_middle_goes_on_from_what_was_answered(tmp_path):
-    with Endpoint(by_word) as endpoint:
-        texts = [f"atom {i}" for i in range(40)]
-        seen = []
+    texts = [f"atom {i}" for i in range(40)]
+    seen = []
 
-        def stop():
-            seen.append(1)
-            if len(seen) == 10:
-                raise Interrupted("stopped")
+    def stop():
+        seen.append(1)
+        if len(seen) == 10:
+            raise Interrupted("stopped")
 
+    with serving(by_word) as (url, bodies):
         with pytest.raises(Interrupted):
-            label(texts, endpoint.judge, CLASSES, tmp_path, stop)
+            label(texts, judge_at(url), CLASSES, tmp_path, stop)
         with (tmp_path / judging.ANSWERS).open("ab") as file:
             file.write(b'{"key": "torn')
-        assert label(texts, endpoint.judge, CLASSES, tmp_path) == ["science"] * 40
-        again = sum(endpoint.questions.values()) - 40
-        assert again <= endpoint.judge.parallel + 1  # those in flight when it was stopped
-        rows = [json.loads(line) for line in (tmp_path / judging.ANSWERS).read_bytes().splitlines()]
-        assert len({row["key"] for row in rows}) == len(rows) == 40
+        assert label(texts, judge_at(url), CLASSES, tmp_path) == ["science"] * 40
+        assert len(bodies) == 40
+    rows = [json.loads(line) for line in (tmp_path / judging.ANSWERS).read_bytes().splitlines()]
+    assert len({row["key"] for row in rows}) == len(rows) == 40
 
 
-def test_busy_and_broken_answers_are_asked_again(tmp_path):
-    def moody(question, tries):
-        if tries == 1:
-            return 429, {"retry-after": "0.01"}, b"slow down"
-        if tries == 2:
-            return 503, {}, b"restarting"
-        return "sport"
-
-    with Endpoint(moody) as endpoint:
-        assert label(["a", "b"], endpoint.judge, CLASSES, tmp_path) == ["sport", "sport"]
-        assert set(endpoint.questions.values()) == {3}
+def test_a_text_that_is_declined_is_no_label(tmp_path):
+    with serving(lambda body: (400, b"too long") if "bad" in question(body) else "sport") as (url, bodies):
+        assert label(["fine", "bad", "well"], judge_at(url), CLASSES, tmp_path) == ["sport", None, "sport"]
+        assert label(["fine", "bad"], judge_at(url), CLASSES, tmp_path) == ["sport", None]
+        assert len(bodies) == 4
 
 
-def test_a_text_that_is_refused_is_no_label_and_stops_nothing(tmp_path):
-    def refuses(question, tries):
-        if "bad" in question:
-            return 400, {}, b"too long"
-        return (200, {}, b"{}") if "odd" in question else (200, {}, b"[" * 100_000) if "deep" in question else "sport"
+def test_a_judge_that_goes_leaves_what_it_answered(tmp_path):
+    def two_then_none(body):
+        return "sport" if question(body)[-1] in "01" else (400, b"no")
 
-    with Endpoint(refuses) as endpoint:
-        texts = ["fine", "bad", "odd", "deep", "well"]
-        judge = endpoint.judge.model_copy(update={"parallel": 1})
-        assert label(texts, judge, CLASSES, tmp_path) == ["sport", None, None, None, "sport"]
-        assert set(endpoint.questions.values()) == {1}
-        # An interrupted stage may have none but such texts left.
-        assert label(["fine", "bad"], judge, CLASSES, tmp_path) == ["sport", None]
-
-
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [((401, {}, b"who are you"), "refuses.*401.*OPENAI_API_KEY"), ((500, {}, b"no"), "does not answer.*500")],
-)
-def test_an_endpoint_that_gives_nothing_is_one_sentence(tmp_path, answer, sentence):
-    with Endpoint(lambda *_: answer) as endpoint, pytest.raises(RequestError, match=sentence):
-        label([f"text {i}" for i in range(50)], endpoint.judge, CLASSES, tmp_path)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "ftp://here/v1", "nothing", "http://[::1/v1"])
-def test_a_url_where_nothing_listens_is_one_sentence(tmp_path, url):
-    with pytest.raises(RequestError, match="the judge"):
-        label(["text"], Judge(url=url, model="m"), CLASSES, tmp_path)
-
-
-def test_an_answer_without_end_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "LARGEST_ANSWER", 100_000)
-    with Endpoint(lambda *_: (200, {}, b" " * 10_000_000)) as endpoint, pytest.raises(RequestError, match="choices"):
-        label(["text"], endpoint.judge, CLASSES, tmp_path)
+    with serving(two_then_none) as (url, bodies):
+        judge = judge_at(url, parallel=1, prompt="{text}")
+        for asked in (10, 18):
+            with pytest.raises(RequestError, match=r"the judge at .* does not answer: .*; what it has answered so far"):
+                label([str(i) for i in range(10)], judge, CLASSES, tmp_path)
+            assert len(bodies) == asked
 
 
 def test_scores_are_numbers_for_every_name(tmp_path):
-    def rate(question, tries):
-        return '```json\n{"depth": 4, "style": 2.5}\n```' if "good" in question else '{"depth": "high", "style": 1}'
+    def rate(body):
+        good = "good" in question(body)
+        return '```json\n{"depth": 4, "style": 2.5}\n```' if good else '{"depth": "high", "style": 1}'
 
-    with Endpoint(rate) as endpoint:
-        found = scores(["good one", "other"], endpoint.judge, ("depth", "style"), tmp_path)
+    with serving(rate) as (url, _):
+        found = scores(["good one", "other"], judge_at(url), ("depth", "style"), tmp_path)
     assert found == [{"depth": 4.0, "style": 2.5}, None]
 
 
 def test_the_prompt_is_the_recipes_and_the_text_is_not_read_as_one(tmp_path):
-    with Endpoint(lambda *_: "sport") as endpoint:
-        judge = endpoint.judge.model_copy(update={"prompt": "{classes}? {text}"})
-        label(["{classes} {text}" + "x" * 100], judge, CLASSES, tmp_path)
-        (question,) = endpoint.questions
-    assert question == "science, sport, Other things? {classes} {text}" + "x" * 34
+    with serving(lambda body: "sport") as (url, bodies):
+        label(["{classes} {text}" + "x" * 100], judge_at(url, prompt="{classes}? {text}"), CLASSES, tmp_path)
+    assert [question(body) for body in bodies] == ["science, sport, Other things? {classes} {text}" + "x" * 34]
 
 
 def test_answers_are_read_strictly():

@@ -1,8 +1,8 @@
 """Labels by a language model behind an OpenAI-compatible endpoint: one question a text, answers kept on disk.
 
 Every answer is appended to `judged.jsonl` as it comes, under the hash of model and question, so that a stage that was
-interrupted asks nothing twice (`asking.py` is how). Answers are read strictly: one that is not exactly a class (or the scores asked for) is
-no label, and is counted.
+interrupted asks nothing twice. Answers are read strictly: one that is not exactly a class (or the scores asked for) is
+no label, and is counted. How an endpoint is asked: `asking.py`.
 """
 
 import hashlib
