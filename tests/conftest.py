@@ -13,7 +13,7 @@ import pytest
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The shared real data; the test is skipped where it is absent."""
     if not DATA.is_dir():

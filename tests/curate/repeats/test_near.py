@@ -13,7 +13,7 @@ from glassbox.curate.repeats.minhash import signatures
 from glassbox.curate.repeats.near import near_copies
 from glassbox.recipe.duplicates import NearDuplicates
 from tests.curate.alike import MEMORY, column, jaccard, paragraphs, reader, shingles, shuffled
-from tests.curate.test_minhash import pair
+from tests.curate.repeats.test_minhash import pair
 
 PUBLISHED = ((9, 13), (14, 8), (16, 8), (20, 6), (32, 4), (25, 10), (20, 13), (128, 16), (450, 20))
 CHECKS = ("none", "minhash", "exact")

@@ -16,11 +16,8 @@ from glassbox.curate.rules.statistics import STATISTICS, statistics
 
 
 @pytest.fixture(scope="module")
-def published() -> pa.Table:
-    path = Path(__file__).parents[3] / "shared" / "data" / "cc_annotated" / "cc_100_docs.parquet"
-    if not path.exists():
-        pytest.skip("the shared data folder is not here")
-    return pq.read_table(path)
+def published(data: Path) -> pa.Table:
+    return pq.read_table(data / "cc_annotated" / "cc_100_docs.parquet")
 
 
 @pytest.fixture(scope="module")
