@@ -1,11 +1,12 @@
 """How the cost and the memory of curation grow with the corpus: one stage on 1, 2, 4 and 8 times the texts.
 
     python benchmarks/scale.py                     # 8 x 60 MB, one worker, 600 MB allowed
-    python benchmarks/scale.py --megabytes 800 --memory 640   # the largest corpus is ten times the memory allowed
+    python benchmarks/scale.py --megabytes 4500 --memory 450 --sizes 1   # a corpus of ten times the memory allowed
 
 The corpus is made for the purpose: paragraphs of the interpreter's library and its documentation strings, words
 swapped at random so that documents differ, one in ten a near copy of an earlier one. Each size runs in a process of its
-own; CPU seconds and peak memory are those of that process and its workers.
+own; CPU seconds and peak memory are those of that process and its workers. `peak` is all that is resident, `own` (of
+the process itself) leaves out mapped files, which the system takes back when it needs the room.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,9 +71,15 @@ def measure(corpus: Path, out: Path, memory: int, workers: int) -> dict:
     source["clean"] = {"edge_lines": {"copies": 200}, "lines": ["few_words", "upper_case"]}
     engine = {"workers": workers, "memory": memory * 1_000_000}
     out.mkdir()
+    own: list[int] = []
+    done = threading.Event()
+    watcher = threading.Thread(target=watch, args=(own, done))
+    watcher.start()
     started = time.monotonic()
     run(CurateStage(kind="curate", sources=[source], engine=engine), Inputs(), Workspace(out))
     wall = time.monotonic() - started
+    done.set()
+    watcher.join()
     mine, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     funnel = json.loads((out / "funnel.json").read_text())
     return {
@@ -80,8 +88,18 @@ def measure(corpus: Path, out: Path, memory: int, workers: int) -> dict:
         "kept": funnel[-1]["documents"],
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(mine.ru_utime + mine.ru_stime + others.ru_utime + others.ru_stime, 1),
+        "own_megabytes": round(max(own) / 1000),
         "peak_megabytes": round((mine.ru_maxrss + workers * others.ru_maxrss) / 1000),
     }
+
+
+def watch(own: list[int], done: threading.Event) -> None:
+    """Note the process's anonymous memory, in kilobytes, five times a second."""
+    while True:
+        status = Path("/proc/self/status").read_text()
+        own.append(int(status.partition("RssAnon:")[2].split()[0]))
+        if done.wait(0.2):
+            return
 
 
 def grow(corpus: Path, megabytes: int) -> None:
@@ -122,7 +140,16 @@ def material() -> tuple[list[str], list[str]]:
 
 
 def show(rows: list[dict]) -> None:
-    columns = ("size", "megabytes", "documents", "kept", "wall_seconds", "cpu_seconds", "peak_megabytes")
+    columns = (
+        "size",
+        "megabytes",
+        "documents",
+        "kept",
+        "wall_seconds",
+        "cpu_seconds",
+        "own_megabytes",
+        "peak_megabytes",
+    )
     print("  ".join(f"{name:>14}" for name in (*columns, "MB/CPU s")))
     for row in rows:
         speed = row["megabytes"] / row["cpu_seconds"]
