@@ -139,6 +139,8 @@ def test_models_drop_keep_and_sample(tmp_path: Path, topics: Artefact) -> None:
     assert {row["rule"] for row in rows(sampled, "dropped")} == {"down_sampled"}
     about_it = json.loads((sampled / "sampling.json").read_text())
     assert about_it["town"]["bytes_used"] == used["town"]
+    corrected = {name: row["bytes_corrected"] for name, row in about_it.items()}
+    assert sum(corrected.values()) == pytest.approx(sum(row["bytes"] for row in about_it.values()))
     with pytest.raises(RequestError, match="classifier 'topics' has no class 'lake'; it knows sea, town"):
         curate(tmp_path / "wrong", inputs, **given, models=[{"stage": "topics", "keep": {"lake": 0.1}}])
 

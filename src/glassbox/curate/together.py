@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Decisions:
     copies: NDArray[np.int32] | None = None
     """How often each document is used, where sampling says so."""
     sampled: dict[str, Any] = field(default_factory=dict)
-    """Category -> bytes before and after, and its factor."""
+    """Category -> documents, bytes before and after, and the bytes before corrected for the classifier's confusions."""
 
 
 def decide(stage: Staging, hits: dict[int, list[list[Any]]]) -> Decisions:
@@ -250,6 +251,11 @@ def _sample(stage: Staging, decisions: Decisions) -> None:
             mine = category == number
             before, after = int(sizes[mine].sum()), int((sizes * used)[mine].sum())
             decisions.sampled[name] = {"documents": int(mine.sum()), "bytes": before, "bytes_used": after}
+        quality = orjson.loads((stage.artefacts[settings.category] / "quality.json").read_bytes())
+        counted = np.array([row["bytes"] for row in decisions.sampled.values()], np.float64)
+        corrected = sampling.true_masses(np.array(quality["confusion"], np.float64), counted)
+        for name, masses in zip(names, corrected, strict=True):
+            decisions.sampled[name]["bytes_corrected"] = round(float(masses))
 
 
 def _point_to_those_that_stay(table: Table) -> None:

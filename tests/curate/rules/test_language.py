@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassbox.curate.rules.language import SCRIPTS, _model, identify, identify_batch
+from glassbox.curate.rules.language import SCRIPTS, _model, identify_batch
 from glassbox.curate.rules.language_model import READ_CHARACTERS
+
+
+def identify(text: str) -> tuple[str, float]:
+    codes, scores = identify_batch(pa.array([text], pa.large_string()))
+    return codes[0], float(scores[0])
 
 
 def table(pairs):

@@ -59,12 +59,6 @@ LEAST_KANA = 0.05
 """Of Han and Kana together, from which they are Japanese and below which Chinese."""
 
 
-def identify(text: str) -> tuple[str, float]:
-    """`identify_batch` for one text."""
-    codes, scores = identify_batch(pa.array([text], pa.large_string()))
-    return codes[0], float(scores[0])
-
-
 def identify_batch(texts: pa.Array) -> tuple[list[str], NDArray[np.float32]]:
     """The likeliest language of the first 2,000 characters of each large_string (n,), and its probability (n,).
 
