@@ -66,7 +66,7 @@ from glassbox.curate import flow, parts
 from glassbox.curate.stage import run
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.curation import CurateStage
-parts.PART_BYTES = flow.WORTH_BYTES = 12_000
+parts.PART_BYTES = flow.WORTH_BYTES = 20_000
 settings, given, out = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 cluster.add_node(num_cpus=1)
@@ -91,20 +91,21 @@ def test_a_cluster_of_two_nodes_leaves_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / "texts" / f"{part}.jsonl").write_text("\n".join(lines[part * 100 : part * 100 + 100]) + "\n")
     settings = {"sources": [{"name": "a", "format": "jsonl", "path": str(tmp_path / "texts"), "rules": ["c4"]}]}
     given = json.dumps(settings)
-    cluster = subprocess.run(
-        [sys.executable, "-c", CLUSTER, given, "", str(tmp_path / "cluster")],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert cluster.returncode == 0, cluster.stderr[-2000:]
-    assert json.loads(cluster.stdout.strip().splitlines()[-1]) == {"nodes": 2}
     code = CLUSTER.split("cluster = Cluster")[0] + (
         "out.mkdir()\nrun(CurateStage(kind='curate', engine={'workers': 1}, **settings), Inputs(), Workspace(out))"
     )
     code = code.replace("import ray\nfrom ray.cluster_utils import Cluster\n", "")
-    subprocess.run([sys.executable, "-c", code, given, "", str(tmp_path / "alone")], check=True, timeout=120)
+    # Alone first: it leaves the compiled kernels for the nodes.
+    subprocess.run([sys.executable, "-c", code, given, "", str(tmp_path / "alone")], check=True, timeout=600)
+    cluster = subprocess.run(
+        [sys.executable, "-c", CLUSTER, given, "", str(tmp_path / "cluster")],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert cluster.returncode == 0, cluster.stderr[-2000:]
+    assert json.loads(cluster.stdout.strip().splitlines()[-1]) == {"nodes": 2}
     files = [
         {
             str(path.relative_to(tmp_path / name)): path.read_bytes()
@@ -114,4 +115,4 @@ def test_a_cluster_of_two_nodes_leaves_the_same_bytes(tmp_path: Path) -> None:
         for name in ("cluster", "alone")
     ]
     assert files[0] == files[1]
-    assert sum(name.startswith("documents/") for name in files[0]) > 3
+    assert sum(name.startswith("documents/") for name in files[0]) > 2
