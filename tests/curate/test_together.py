@@ -117,18 +117,20 @@ def test_matches_with_an_evaluation_are_cut_or_drop_the_document(tmp_path: Path)
     assert json.loads((cut / "contamination.json").read_text())["documents_cut"] == 1
 
 
-def test_models_drop_keep_and_sample(tmp_path: Path, topics: Artefact) -> None:
-    write_jsonl(tmp_path / "a.jsonl", [about("sea", n) for n in range(60)] + [about("town", n) for n in range(40)])
-    given = {"sources": [source(tmp_path / "a.jsonl")], "duplicates": {"near": None}}
+def test_models_drop_keep_and_sample(tmp_path: Path, topics: Artefact, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ids, by which documents are sampled, follow from the path as it is written.
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", [about("sea", n) for n in range(240)] + [about("town", n) for n in range(160)])
+    given = {"sources": [source(Path("a.jsonl"))], "duplicates": {"near": None}}
     inputs = Inputs((topics,))
     dropped = curate(tmp_path / "drop", inputs, **given, models=[{"stage": "topics", "drop": "town"}])
-    assert (len(rows(dropped, "documents")), len(rows(dropped, "dropped"))) == (60, 40)
+    assert (len(rows(dropped, "documents")), len(rows(dropped, "dropped"))) == (240, 160)
     assert {(row["stage"], row["rule"]) for row in rows(dropped, "dropped")} == {("models", "topics.is_town")}
     scores = [dict(row["scores"]) for row in rows(dropped, "documents")]
     assert all(score["topics.sea"] > 0.5 and sum(score.values()) == pytest.approx(1) for score in scores)
     share = curate(tmp_path / "share", inputs, **given, models=[{"stage": "topics", "best": "sea", "share": 0.3}])
     kept = rows(share, "documents")
-    assert sum(len(row["text"]) for row in kept) == pytest.approx(0.3 * 100 * len(about("sea", 1)), rel=0.1)
+    assert sum(len(row["text"]) for row in kept) == pytest.approx(0.3 * 400 * len(about("sea", 1)), rel=0.1)
     assert not [row for row in kept if "street" in row["text"]]
     sampling = {"category": "topics", "targets": {"town": 0.75}, "most": 8}
     sampled = curate(tmp_path / "sampled", inputs, **given, models=[{"stage": "topics"}], sampling=sampling)
