@@ -13,7 +13,7 @@ quickstart: install
 	$(BIN)/glassbox verify quickstart
 
 test: install-dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest
 
 check: install-dev
 	$(BIN)/ruff check .

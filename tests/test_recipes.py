@@ -117,12 +117,12 @@ def short(system: str, notes: Path) -> Recipe:
     sources = [{"name": name, "format": "text", "path": str(notes / name)} for name in ("web", "code")]
     first = "prepared" if system == "dots" else "documents"
     overrides = ["problems.train=200", "problems.held_out=8", "crawl.pages=2", f"{first}.sources={sources}"]
-    overrides += ["tokenizer.vocab_size=500", "tokens.held_out=0.3"]
+    overrides += ["tokenizer.vocab_size=500", "tokens.held_out=0.2"]
     for name, stage in load(f"{system}/tiny").stages.items():
         if stage.kind == "pretrain":
             for phase in range(len(stage.phases)):  # type: ignore[attr-defined]
                 overrides += [f"{name}.phases.{phase}.steps=2", f"{name}.phases.{phase}.rows=2"]
-                overrides += [f"{name}.phases.{phase}.context={128 * (phase + 1)}"]
+                overrides += [f"{name}.phases.{phase}.context={128 * min(phase + 1, 2)}"]
             overrides += [f"{name}.loop.evaluate_every=0", f"{name}.loop.log_every=1"]
         if stage.kind == "sft":
             overrides += [f"{name}.conversations=60", f"{name}.context=128", f"{name}.rows=4"]

@@ -38,7 +38,7 @@ def refusal(response, status):
     return error
 
 
-def until(condition, seconds: float = 20) -> None:
+def until(condition, seconds: float = 90) -> None:
     """Wait for something that another thread does."""
     deadline = time.monotonic() + seconds
     while not condition():
