@@ -26,11 +26,11 @@ from glassbox.model.names import AsTheirs, hub_names, parts
 from glassbox.model.tensors import InMemory, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
+from glassbox.recipe.optimizer import Optimizer
 from glassbox.recipe.size import train_flops
-from glassbox.recipe.training import Optimizer
 from glassbox.train.loop import accumulate, compile_blocks
 from glassbox.train.losses import next_token
-from glassbox.train.optimizer import build_adamw
+from glassbox.train.optimizer import build_optimizer
 from glassbox.train.rows import labelled_tokens, to_rows
 from glassbox.train.throughput import peak_flops
 
@@ -82,7 +82,7 @@ def ours(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled
     model.compute_dtype = dtype
     if compiled:
         compile_blocks(model)
-    adamw = build_adamw(model, Optimizer(lr=1e-3))
+    adamw = build_optimizer(model, Optimizer(lr=1e-3))
 
     def step(ids: torch.Tensor) -> None:
         rows = to_rows({"ids": ids, "labels": ids})

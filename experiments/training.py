@@ -15,12 +15,14 @@ from glassbox.generate.score import logprobs
 from glassbox.ledger.workspace import Workspace
 from glassbox.ledger.writing import write_json
 from glassbox.model.transformer import Transformer
+from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Network
-from glassbox.recipe.training import Loop, Optimizer, Phase, Schedule
+from glassbox.recipe.optimizer import Optimizer, Schedule
+from glassbox.recipe.phases import Phase
 from glassbox.tokens.batches import PretrainData
 from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import byte_lengths, encode, load_tokenizer
-from glassbox.train.loop import fit
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 
 
@@ -112,8 +114,7 @@ def train(pages: Path, tokens: Path, folder: Path, seed: int, plan: Plan) -> Non
         data.batch,
         next_token,
         steps=plan.steps,
-        optimizer=Optimizer(lr=plan.lr),
-        schedule=Schedule(shape="wsd", warmup=0.03, decay=0.3),
+        course=steady(Optimizer(lr=plan.lr), Schedule(warmup=0.03, decay=0.3), plan.steps),
         loop=Loop(precision="bf16", micro_rows=plan.rows, evaluate_every=plan.every, log_every=plan.every),
         workspace=Workspace(folder, seed=seed, threads=1),
         evaluate=evaluate,

@@ -12,7 +12,8 @@ from glassbox.errors import RequestError
 from glassbox.generate.replies import Reply
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.ledger.writing import write_lines
-from glassbox.recipe.training import DpoStage, Optimizer, Sampling
+from glassbox.recipe.optimizer import Optimizer
+from glassbox.recipe.training import DpoStage, Sampling
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE
 from tests.tiny import tiny_loaded, tiny_problems

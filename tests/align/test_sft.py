@@ -12,7 +12,9 @@ from glassbox.align import sft
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.ledger.writing import write_lines
-from glassbox.recipe.training import Optimizer, SftStage
+from glassbox.recipe.optimizer import Optimizer
+from glassbox.recipe.training import SftStage
+from glassbox.tokens.order import ALL
 from glassbox.tokens.tokenizer import decode
 from glassbox.train.rows import IGNORE
 from tests.tiny import tiny_loaded, tiny_problems
@@ -34,9 +36,9 @@ def batches(tmp_path: Path, config: SftStage, count: int = 60) -> tuple[list[Any
     seen: list[Any] = []
     told: dict[str, Any] = {}
 
-    def fit(model: object, batch_at: Any, objective: object, *, steps: int, beside: Any, **rest: object) -> None:
-        assert beside(0).router_losses is False
-        seen.extend(batch_at(step) for step in range(steps))
+    def fit(model: object, batch_at: Any, objective: object, *, steps: int, course: Any, **rest: object) -> None:
+        assert course(0).beside.router_losses is False
+        seen.extend(batch_at(step, ALL) for step in range(steps))
 
     with (
         patch.object(sft, "load_model", lambda folder, device: tiny_loaded()),

@@ -10,20 +10,38 @@ from glassbox.recipe import (
     clutter,
     curation,
     duplicates,
+    loop,
     network,
+    optimizer,
+    phases,
     schema,
     sources,
     text,
     training,
 )
 
+MODULES = (
+    base,
+    classify,
+    clutter,
+    curation,
+    duplicates,
+    loop,
+    network,
+    optimizer,
+    phases,
+    schema,
+    sources,
+    text,
+    training,
+)
 LIST = Path(__file__).with_name("fields.txt")
 
 
 def every_field() -> list[str]:
     classes = {
         value
-        for module in (base, classify, clutter, curation, duplicates, network, schema, sources, text, training)
+        for module in MODULES
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__.startswith("glassbox.recipe")
     }

@@ -18,7 +18,7 @@ def test_the_quickstart_plan() -> None:
     assert [row["stage"] for row in plan["stages"]] == recipe.order()
     rows = {row["stage"]: row for row in plan["training"]}
     base = recipe.stages["base"]
-    tokens = sum(phase.steps * phase.rows * phase.context for phase in base.phases)
+    tokens = sum(phase.steps * phase.rows[0].rows * phase.context for phase in base.phases)
     assert rows["base"]["tokens"] == tokens
     assert rows["base"]["flops"] == pytest.approx(
         train_flops(base.model, recipe.stages["tokenizer"].vocab_size, 256) * tokens

@@ -12,7 +12,8 @@ import torch
 from glassbox.generate.replies import Reply
 from glassbox.judge.verify import Verdict
 from glassbox.ledger.workspace import Workspace
-from glassbox.recipe.training import GrpoStage, Optimizer, Sampling
+from glassbox.recipe.optimizer import Optimizer
+from glassbox.recipe.training import GrpoStage, Sampling
 from glassbox.reinforce.stage import completion_rows, prompt_indices, rollout, rollout_metrics
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.rows import IGNORE

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glassbox.errors import RequestError
-from glassbox.recipe.training import Phase
+from glassbox.recipe.phases import Phase
 from glassbox.tokens.batches import NO_LABEL, PretrainData, held_out_rows
 from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import decode, token_bytes
@@ -38,7 +38,7 @@ def test_batches_equal_brute_force(pretraining, tokens_folder):
     for step in range(pretraining.steps):
         phase = pretraining.phases[pretraining.locate(step)[0]]
         batch = pretraining.batch(step)
-        assert batch.ids.shape == (phase.rows, phase.context)
+        assert batch.ids.shape == (phase.rows[0].rows, phase.context)
         assert {array.dtype for array in vars(batch).values()} == {np.dtype(np.int64)}
         for row, (source, window) in enumerate(pretraining.windows(step)):
             expected = brute_force_row(folder.shard(source, "train"), window * phase.context, phase.context)

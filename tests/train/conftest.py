@@ -6,6 +6,7 @@ import torch
 
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
+from glassbox.tokens.order import ALL, Share
 
 VOCABULARY = 61
 
@@ -32,7 +33,9 @@ def build(experts: bool = True, tie: bool = False, seed: int = 3, ahead: int = 0
     return model
 
 
-def counting_rows(step: int, rows: int = 6, context: int = 40, pad: int = 7) -> dict[str, np.ndarray]:
+def counting_rows(
+    step: int, share: Share = ALL, rows: int = 6, context: int = 40, pad: int = 7
+) -> dict[str, np.ndarray]:
     """Rows that count upwards from a start drawn from the step; the last `pad` places are padding in odd rows."""
     start = np.random.default_rng(step).integers(0, VOCABULARY, (rows, 1))
     ids = (start + np.arange(context)) % VOCABULARY
@@ -40,4 +43,5 @@ def counting_rows(step: int, rows: int = 6, context: int = 40, pad: int = 7) -> 
     documents[1::2, context - pad :] = -1
     labels = np.where(documents < 0, -100, ids)
     labels[:, 0] = -100
-    return {"ids": ids, "labels": labels, "documents": documents}
+    batch = {"ids": ids, "labels": labels, "documents": documents}
+    return {name: value[share.of(rows)] for name, value in batch.items()}

@@ -9,22 +9,24 @@ from safetensors.torch import load_file
 from glassbox.errors import Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.model.experts import Router
+from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Experts
-from glassbox.recipe.training import Loop, Optimizer, Schedule
-from glassbox.train.loop import NOTHING, Beside, accumulate, fit
+from glassbox.recipe.optimizer import Optimizer, Schedule
+from glassbox.tokens.order import ALL, Share
+from glassbox.train.loop import NOTHING, Beside, accumulate, fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.rows import has_target, labelled_tokens, to_rows
 from tests.train.conftest import VOCABULARY, build, counting_rows
 from tests.train.test_loop import assert_same_weights
 
 
-def packed_rows(step: int) -> dict[str, np.ndarray]:
+def packed_rows(step: int, share: Share = ALL) -> dict[str, np.ndarray]:
     batch = counting_rows(step)
     second = np.arange(40) >= 15
     batch["documents"] = np.where(batch["documents"] < 0, -1, second.astype(int))
     batch["labels"][:, 15] = -100
     batch["positions"] = np.broadcast_to(np.where(second, np.arange(40) - 15, np.arange(40)), (6, 40))
-    return batch
+    return {name: value[share.of(6)] for name, value in batch.items()}
 
 
 def by_hand(model, rows, weight: float) -> torch.Tensor:
@@ -77,11 +79,9 @@ def run_fit(folder, model, beside: Beside, steps=6, stop_at=None, batch_at=packe
         batch_at,
         next_token,
         steps=steps,
-        optimizer=Optimizer(lr=0.01),
-        schedule=Schedule(shape="constant", warmup=0),
+        course=steady(Optimizer(lr=0.01), Schedule(shape="constant", warmup=0), steps, beside),
         loop=Loop(micro_rows=4, checkpoint_every=2, log_every=1, **settings),
         workspace=workspace,
-        beside=lambda step: beside,
     )
 
 

@@ -7,16 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from glassbox.errors import GlassboxError
-from glassbox.recipe.training import Optimizer
+from glassbox.recipe.optimizer import Optimizer
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
-from glassbox.train.optimizer import build_adamw
+from glassbox.train.optimizer import build_optimizer
 from tests.train.conftest import build
 
 
 def trained(seed: int, updates: int):
     model = build(seed=seed)
-    adamw = build_adamw(model, Optimizer(lr=0.01))
+    adamw = build_optimizer(model, Optimizer(lr=0.01))
     for update in range(updates):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.1 * (update + 1))

@@ -6,7 +6,8 @@ import torch
 import glassbox.train.loop as loop_module
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import read_metrics
-from glassbox.recipe.training import Loop
+from glassbox.recipe.loop import Loop
+from glassbox.tokens.order import ALL, Share
 from glassbox.train.loop import accumulate, compute_dtype, next_scale
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
@@ -14,8 +15,8 @@ from tests.train.conftest import build, counting_rows
 from tests.train.test_loop import assert_same_weights, train, untimed
 
 
-def small(step: int):
-    return counting_rows(step, rows=2, context=16, pad=3)
+def small(step: int, share: Share = ALL):
+    return counting_rows(step, share, rows=2, context=16, pad=3)
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_it_learns(tmp_path, on_gpu_terms):
 def test_an_overflow_skips_the_step_and_halves_the_scale(tmp_path, on_gpu_terms, monkeypatch, caplog):
     model, before = build(experts=False), []
 
-    def batch_at(step: int):
+    def batch_at(step: int, share: Share):
         before.append({name: value.clone() for name, value in model.state_dict().items()})
-        return small(step)
+        return small(step, share)
 
     def poisoned(*arguments, **named):
         result = accumulate(*arguments, **named)

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace, read_metrics
+from glassbox.recipe.loop import Loop
+from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.size import train_flops
-from glassbox.recipe.training import Loop, Optimizer, Schedule
+from glassbox.tokens.order import Share
 from glassbox.train.evaluation import measure
-from glassbox.train.loop import accumulate, compile_blocks, fit
+from glassbox.train.loop import accumulate, compile_blocks, fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
 from tests.train.conftest import VOCABULARY, build, counting_rows
@@ -38,8 +40,7 @@ def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, s
         batch_at,
         next_token,
         steps=steps,
-        optimizer=Optimizer(lr=0.01),
-        schedule=Schedule(shape="cosine"),
+        course=steady(Optimizer(lr=0.01), Schedule(shape="cosine"), steps),
         loop=loop,
         workspace=workspace,
         evaluate=evaluate,
@@ -136,7 +137,7 @@ from pathlib import Path
 from tests.train.conftest import counting_rows
 from tests.train.test_loop import train
 
-def batch_at(step):
+def batch_at(step, share):
     if step == int(sys.argv[2]):
         threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
     return counting_rows(step)
@@ -201,7 +202,7 @@ def test_a_batch_may_use_the_model_as_it_stands(tmp_path):
     model = build()
     norms: list[float] = []
 
-    def batch_at(step: int):
+    def batch_at(step: int, share: Share):
         norms.append(float(model.embedding.weight.detach().norm()))
         return counting_rows(step)
 
@@ -210,7 +211,7 @@ def test_a_batch_may_use_the_model_as_it_stands(tmp_path):
 
 
 def test_rows_without_any_label_still_step(tmp_path):
-    def batch_at(step: int):
+    def batch_at(step: int, share: Share):
         batch = counting_rows(step)
         return batch | {"labels": np.full_like(batch["labels"], -100)}
 

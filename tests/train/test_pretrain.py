@@ -10,8 +10,11 @@ import torch
 from glassbox.errors import Interrupted, RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
 from glassbox.model.folder import load_model
+from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
-from glassbox.recipe.training import Loop, Optimizer, Phase, PretrainStage
+from glassbox.recipe.optimizer import Optimizer
+from glassbox.recipe.phases import Phase
+from glassbox.recipe.training import PretrainStage
 from glassbox.tokens.chat import chat_format
 from glassbox.tokens.documents import Document
 from glassbox.tokens.tokenize_stage import Shards

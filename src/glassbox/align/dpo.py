@@ -14,10 +14,10 @@ from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json, write_lines
 from glassbox.model.folder import LoadedModel, load_model
 from glassbox.recipe.training import DpoStage
-from glassbox.tokens.order import epoch_indices, permute, round_keys
+from glassbox.tokens.order import Share, epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import NOTHING, compute_dtype, fit
+from glassbox.train.loop import NOTHING, compute_dtype, fit, steady
 from glassbox.train.rows import IGNORE, row_count
 
 SAMPLED_AT_ONCE = 256
@@ -42,20 +42,19 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
     with loaded.model.computing_in(compute_dtype(config.loop, workspace.device)):
         columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
 
-    def batch_at(step: int) -> dict[str, Any]:
-        index = epoch_indices(step, config.rows, len(pairs), workspace.seed, "dpo")
+    def batch_at(step: int, share: Share) -> dict[str, Any]:
+        index = epoch_indices(step, config.rows, len(pairs), workspace.seed, "dpo")[share.of(config.rows)]
         return {name: column[index] for name, column in columns.items()}
 
+    steps = config.epochs * (len(pairs) // config.rows)
     progress = fit(
         loaded.model,
         batch_at,
         dpo(config.beta),
-        steps=config.epochs * (len(pairs) // config.rows),
-        optimizer=config.optimizer,
-        schedule=config.schedule,
+        steps=steps,
+        course=steady(config.optimizer, config.schedule, steps, NOTHING),
         loop=config.loop,
         workspace=workspace,
-        beside=lambda step: NOTHING,
         denominator=row_count,
     )
     finish(workspace, loaded, progress, source, counts)

@@ -10,11 +10,11 @@ from glassbox.model.folder import load_model
 from glassbox.recipe.training import SftStage
 from glassbox.tokens.batches import Batch
 from glassbox.tokens.chat import encode_chat
-from glassbox.tokens.order import epoch_indices
+from glassbox.tokens.order import Share, epoch_indices
 from glassbox.tokens.pack import pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, special_id
 from glassbox.train.finish import finish
-from glassbox.train.loop import Beside, fit
+from glassbox.train.loop import Beside, fit, steady
 
 
 def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
@@ -32,21 +32,20 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         )
     pad_id = special_id(loaded.tokenizer, END_OF_TEXT)
 
-    def batch_at(step: int) -> Batch:
-        index = epoch_indices(step, config.rows, len(rows), workspace.seed, "sft")
+    def batch_at(step: int, share: Share) -> Batch:
+        index = epoch_indices(step, config.rows, len(rows), workspace.seed, "sft")[share.of(config.rows)]
         return rows_to_batch(encoded, [rows[i] for i in index], context, pad_id)
 
+    steps = config.epochs * (len(rows) // config.rows)
     beside = Beside(router_losses=False, multi_token=config.multi_token_loss)
     progress = fit(
         loaded.model,
         batch_at,
         sft,
-        steps=config.epochs * (len(rows) // config.rows),
-        optimizer=config.optimizer,
-        schedule=config.schedule,
+        steps=steps,
+        course=steady(config.optimizer, config.schedule, steps, beside),
         loop=config.loop,
         workspace=workspace,
-        beside=lambda step: beside,
     )
     about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}
     finish(workspace, loaded, progress, source, about)

@@ -103,12 +103,9 @@ def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, conte
     """(tokens trained on, FLOPs, what the figure rests on) of a training stage."""
     forward, with_ahead = (forward_flops(network, vocab_size, context, ahead=ahead) for ahead in (False, True))
     if isinstance(stage, PretrainStage):
-        tokens = sum(phase.steps * phase.rows * phase.context for phase in stage.phases)
+        tokens = sum(phase.total_tokens for phase in stage.phases)
         flops = sum(
-            phase.steps
-            * phase.rows
-            * phase.context
-            * train_flops(network, vocab_size, phase.context, ahead=phase.multi_token_loss > 0)
+            phase.total_tokens * train_flops(network, vocab_size, phase.context, ahead=phase.multi_token_loss > 0)
             for phase in stage.phases
         )
         return tokens, flops, "exact"

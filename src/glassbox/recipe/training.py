@@ -1,87 +1,14 @@
-"""Settings of everything that trains: optimizer, schedule, loop, and the stages import, pretrain, sft, dpo and grpo."""
+"""Settings of the stages that train or score: import, pretrain, sft, dpo, grpo and evaluate."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Network
-
-
-class Optimizer(Settings):
-    """AdamW. Matrices decay; gains and embeddings do not unless `decay_embeddings`."""
-
-    lr: float = Field(gt=0)
-    """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of the two moments."""
-    eps: float = Field(default=1e-8, gt=0)
-    """Added to the root of the second moment."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled weight decay per unit of learning rate."""
-    decay_embeddings: bool = False
-    """Whether embedding and output head decay as well (OLMoE: yes)."""
-    clip: float = Field(default=1.0, gt=0)
-    """Largest global gradient norm."""
-
-
-class Schedule(Settings):
-    """The learning rate over a stage: linear warm-up, then a shape, as a factor of the peak."""
-
-    shape: Literal["constant", "linear", "cosine", "wsd"] = "wsd"
-    """constant; linear or cosine decay after warm-up; wsd: warm-up, stable, then a linear decay at the end."""
-    warmup: float = Field(default=0.02, ge=0, le=1)
-    """Share of the steps spent warming up."""
-    decay: float = Field(default=0.2, ge=0, le=1)
-    """wsd only: share of the steps spent in the final decay."""
-    floor: float = Field(default=0.0, ge=0, le=1)
-    """The rate at the end, as a share of the peak."""
-
-
-class Loop(Settings):
-    """How the training loop runs; `precision` and `micro_rows` decide results, `compile` at most their last bits."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of matrix products; weights, norms, softmax, router and loss stay in fp32. fp16 scales the loss by
-    itself and needs a GPU; a CPU computes in bf16 instead."""
-    micro_rows: int = Field(default=8, gt=0)
-    """Sequences of one forward pass; a step accumulates as many passes as it needs."""
-    recompute: Literal["none", "selective", "full"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
-    """What the backward pass computes again to save memory: nothing; all but matrix products and attention; or whole
-    blocks. The result is the same."""
-    compile: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
-    """Whether blocks go through torch.compile (pays on GPUs and long runs; needs a C++ compiler on CPU)."""
-    checkpoint_every: int = Field(default=100, gt=0, json_schema_extra=NOT_IDENTITY)
-    """Steps between checkpoints."""
-    log_every: int = Field(default=10, gt=0, json_schema_extra=NOT_IDENTITY)
-    """Steps between lines of the metrics stream."""
-    evaluate_every: int = Field(default=0, ge=0, json_schema_extra=NOT_IDENTITY)
-    """Steps between held-out evaluations in the loop; 0: only at the end."""
-
-
-class Phase(Settings):
-    """A stretch of pretraining with one mixture and context length."""
-
-    name: str
-    """What the phase is called in metrics and the report."""
-    steps: int = Field(gt=0)
-    """Optimizer steps."""
-    mixture: dict[str, float] = Field(min_length=1)
-    """Token source -> weight; weights are normalised to sum to 1."""
-    context: int = Field(gt=1)
-    """Sequence length in tokens."""
-    rows: int = Field(gt=0)
-    """Sequences in one optimizer step, over all devices."""
-    multi_token_loss: float = Field(default=0.3, ge=0)
-    """Weight of the loss of the network's multi-token blocks, if it has any; 0 leaves them as they are."""
-    score_bias_rate: float = Field(default=1e-3, ge=0)
-    """How far a step moves the routers' score biases, if they have any (arXiv:2408.15664); 0 holds them."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Phase":
-        if any(weight < 0 for weight in self.mixture.values()) or not sum(self.mixture.values()) > 0:
-            raise ValueError(f"the mixture of phase '{self.name}' needs weights of at least 0 that do not all vanish")
-        return self
+from glassbox.recipe.optimizer import Optimizer, Schedule
+from glassbox.recipe.phases import Phase
 
 
 class ImportStage(Stage):
@@ -115,13 +42,36 @@ class PretrainStage(Stage):
     upcycle_noise: float = Field(default=0.0, ge=0, le=1)
     """Dense model to experts: share of each expert's weights that are drawn anew, so that experts differ."""
     phases: tuple[Phase, ...] = Field(min_length=1)
-    """Run one after another; the schedule spans them all."""
+    """Run one after another, with one optimizer state."""
+    max_epochs: float = Field(default=4.0, gt=0)
+    """Most times that a source may be read over all phases (up to 4 repeats are about as good as new text,
+    arXiv:2305.16264); reading one more often is an error."""
     optimizer: Optimizer
-    """AdamW's settings."""
-    schedule: Schedule = Schedule()
-    """The learning rate over all phases."""
+    """The optimizer's settings, for phases without their own."""
+    schedule: Schedule = Schedule(decay=0.2)
+    """The learning rate over all phases without a schedule of their own, one after another, in tokens."""
     loop: Loop = Loop()
     """How the loop runs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainStage":
+        for phase in self.phases:
+            if phase.optimizer is not None and phase.optimizer.name != self.optimizer.name:
+                raise ValueError(f"phase '{phase.name}' changes the kind of optimizer; its moments could not be kept")
+        return self
+
+    def network_in(self, phase: int) -> Network:
+        """The network as it computes in a phase: with the rotary base set last."""
+        bases = [one.rope_base for one in self.phases[: phase + 1] if one.rope_base is not None]
+        if not bases:
+            return self.model
+        attention = self.model.attention.model_copy(update={"rope_base": bases[-1]})
+        return self.model.model_copy(update={"attention": attention})
+
+    @property
+    def trained(self) -> Network:
+        """The network as the last phase leaves it."""
+        return self.network_in(len(self.phases) - 1)
 
 
 class SftStage(Stage):
@@ -143,7 +93,7 @@ class SftStage(Stage):
     multi_token_loss: float = Field(default=0.1, ge=0)
     """Weight of the loss of the network's multi-token blocks, if it has any; 0 leaves them as they are."""
     optimizer: Optimizer
-    """AdamW's settings."""
+    """The optimizer's settings."""
     schedule: Schedule = Schedule(shape="linear")
     """The learning rate over the stage."""
     loop: Loop = Loop()
@@ -198,7 +148,7 @@ class DpoStage(Stage):
     epochs: int = Field(default=1, gt=0)
     """Passes over the pairs."""
     optimizer: Optimizer
-    """AdamW's settings."""
+    """The optimizer's settings."""
     schedule: Schedule = Schedule(shape="linear")
     """The learning rate over the stage."""
     loop: Loop = Loop()
@@ -239,7 +189,7 @@ class GrpoStage(Stage):
     objective: Grpo = Grpo()
     """Advantages, clipping, aggregation, divergence."""
     optimizer: Optimizer
-    """AdamW's settings."""
+    """The optimizer's settings."""
     schedule: Schedule = Schedule(shape="constant")
     """The learning rate over the stage."""
     loop: Loop = Loop(log_every=1)

@@ -22,7 +22,7 @@ from glassbox.reinforce.objective import denominator, group_advantages, grpo, in
 from glassbox.tokens.order import permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import NOTHING, fit
+from glassbox.train.loop import NOTHING, fit, steady
 from glassbox.train.rows import IGNORE
 
 
@@ -34,14 +34,12 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
     reference = load_model(source, workspace.device) if config.objective.kl else None
     progress = fit(
         loaded.model,
-        lambda step: rollout(config, loaded, reference, problems, workspace, step),
+        lambda step, share: rollout(config, loaded, reference, problems, workspace, step),
         grpo(config.objective, config.sampling.temperature),
         steps=config.steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
+        course=steady(config.optimizer, config.schedule, config.steps, NOTHING),
         loop=config.loop,
         workspace=workspace,
-        beside=lambda step: NOTHING,
         denominator=denominator(config.objective),
     )
     about = {"prompts": config.prompts * config.steps, "completions": config.prompts * config.steps * config.group}

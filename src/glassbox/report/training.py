@@ -147,7 +147,7 @@ def phase_marks(stage: StageFacts) -> list[tuple[float, str]]:
     marks, step = [], 0.0
     for phase in settings.phases:
         marks.append((step, phase.name))
-        step += phase.steps
+        step += phase.total_steps
     return marks
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassbox.errors import RequestError
-from glassbox.recipe.training import Phase
-from glassbox.tokens.order import Mixture, permute, round_keys
+from glassbox.recipe.phases import Phase
+from glassbox.tokens.order import ALL, Mixture, Share, permute, round_keys
 from glassbox.tokens.shards import TokenFolder, TokenShards
 from glassbox.tokens.tokenizer import byte_lengths, decode, load_tokenizer
 
@@ -75,7 +75,7 @@ class PretrainData:
         self._folder = TokenFolder(tokens_folder)
         self._seed = seed
         self.phases = tuple(phases)
-        self.steps = sum(phase.steps for phase in phases)
+        self.steps = sum(phase.total_steps for phase in phases)
         self._mixtures = [Mixture(phase.mixture, seed, f"phase {n}") for n, phase in enumerate(phases)]
         sources = {source for mixture in self._mixtures for source in mixture.sources}
         self._shards = {source: self._folder.shard(source, "train") for source in sorted(sources)}
@@ -86,21 +86,37 @@ class PretrainData:
         """Step (from 0) -> (number of its phase, step in the phase). Raises IndexError outside the phases."""
         left = step
         for number, phase in enumerate(self.phases):
-            if 0 <= left < phase.steps:
+            if 0 <= left < phase.total_steps:
                 return number, left
-            left -= phase.steps
+            left -= phase.total_steps
         raise IndexError(f"step {step} is outside the {self.steps} steps of the phases")
 
-    def windows(self, step: int) -> list[tuple[str, int]]:
-        """(source, window) of each row of a step."""
-        number, local = self.locate(step)
-        rows = self.phases[number].rows
-        return [self._window(number, row) for row in range(local * rows, (local + 1) * rows)]
+    def rows(self, step: int) -> range:
+        """The rows of a step, counted in its phase."""
+        number, left = self.locate(step)
+        for level in self.phases[number].levels:
+            if left < level.steps:
+                first = level.first + left * level.rows
+                return range(first, min(first + level.rows, level.last))
+            left -= level.steps
+        raise AssertionError("a phase's steps are those of its levels")
 
-    def batch(self, step: int) -> Batch:
-        """All rows of a step: (phase.rows, phase.context)."""
+    def tokens_before(self, step: int) -> int:
+        """Tokens that the steps before it read, over all phases."""
+        number = self.locate(step)[0]
+        return sum(phase.total_tokens for phase in self.phases[:number]) + self.rows(step).start * (
+            self.phases[number].context
+        )
+
+    def windows(self, step: int, share: Share = ALL) -> list[tuple[str, int]]:
+        """(source, window) of each row of a step that a process reads."""
+        number, rows = self.locate(step)[0], self.rows(step)
+        return [self._window(number, rows[i]) for i in share.of(len(rows))]
+
+    def batch(self, step: int, share: Share = ALL) -> Batch:
+        """The rows of a step that a process reads: (rows, context)."""
         context = self.phases[self.locate(step)[0]].context
-        rows = [(self._shards[source], window * context, context) for source, window in self.windows(step)]
+        rows = [(self._shards[source], window * context, context) for source, window in self.windows(step, share)]
         return _stack(rows, context, self._folder.eos_id)
 
     def documents_at(self, step: int) -> list[RowTrace]:
@@ -121,7 +137,7 @@ class PretrainData:
         read = dict.fromkeys(self._shards, 0.0)
         for phase, mixture in zip(self.phases, self._mixtures, strict=True):
             for source, share in mixture.shares.items():
-                read[source] += float(share) * phase.steps * phase.rows * phase.context
+                read[source] += float(share) * phase.total_tokens
         return {source: tokens / len(self._shards[source]) for source, tokens in read.items()}
 
     def _window(self, number: int, row: int) -> tuple[str, int]:
@@ -139,7 +155,7 @@ class PretrainData:
         for phase, mixture in zip(self.phases, self._mixtures, strict=True):
             so_far = drawn.setdefault(phase.context, {})
             before.append(dict(so_far))
-            blocks = -(-phase.steps * phase.rows // mixture.block)
+            blocks = -(-phase.total_rows // mixture.block)
             for source, count in zip(mixture.sources, mixture.counts(blocks), strict=True):
                 so_far[source] = so_far.get(source, 0) + count
         return before

@@ -12,6 +12,7 @@ number of devices reads the same data, and "what was read at step k" needs no lo
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
@@ -24,6 +25,22 @@ BLOCK = 1024
 
 _A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 """Multipliers of the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a step's rows a process reads: the `index`-th of `count`, whole neighbouring rows."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: int) -> range:
+        """Numbers of the process's rows out of `rows`; shares differ by at most one row."""
+        return range(self.index * rows // self.count, (self.index + 1) * rows // self.count)
+
+
+ALL = Share()
+"""Every row: a process on its own."""
 
 
 @lru_cache(maxsize=4096)

@@ -2,12 +2,12 @@
 
     for each step:  rows = batch_at(step)                   the step's data, a pure function of the step
                     for each micro-batch: forward, objective, backward
-                    clip, learning rate, AdamW, score biases
+                    clip, learning rate, optimizer, score biases
                     metrics, evaluation, checkpoint         when their turn comes
                     stop if asked                           after a checkpoint
 
-All state is in the weights, AdamW's moments and `Progress`; there is no random state, as whatever is random derives
-from (seed, step). So a resumed run takes the same steps, bit for bit.
+All state is in the weights, the optimizer's moments and `Progress`; there is no random state, as whatever is random
+derives from (seed, step). So a resumed run takes the same steps, bit for bit.
 """
 
 import logging
@@ -24,12 +24,15 @@ from torch import Tensor
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace
 from glassbox.model.transformer import Output, Transformer
+from glassbox.recipe.loop import Loop
+from glassbox.recipe.network import Network
+from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.size import train_flops
-from glassbox.recipe.training import Loop, Optimizer, Schedule
+from glassbox.tokens.order import ALL, Share
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.losses import multi_token
-from glassbox.train.optimizer import build_adamw
+from glassbox.train.optimizer import build_optimizer, set_rates
 from glassbox.train.recompute import all_blocks, recompute_blocks
 from glassbox.train.rows import Rows, forward, has_target, labelled_tokens, micro_batches, real_tokens, to_rows
 from glassbox.train.schedule import factor
@@ -61,34 +64,52 @@ NOTHING = Beside(router_losses=False)
 preferences and reinforcement leave multi-token blocks and score biases frozen (MiMo, arXiv:2505.07608)."""
 
 
+@dataclass(frozen=True)
+class Course:
+    """How a step trains."""
+
+    lr: float
+    """Learning rate of the step."""
+    optimizer: Optimizer
+    """The other settings of its update."""
+    beside: Beside = Beside()
+    """What it trains beside the objective."""
+    network: Network | None = None
+    """The network as it computes in this step, where that changes on the way (its rotary base)."""
+
+
+def steady(optimizer: Optimizer, schedule: Schedule, steps: int, beside: Beside = Beside()) -> Callable[[int], Course]:
+    """The course of a stage with one optimizer and one schedule over all its steps."""
+    return lambda step: Course(optimizer.lr * factor(schedule, step, 1, steps), optimizer, beside)
+
+
 def fit(
     model: Transformer,
-    batch_at: Callable[[int], Any],
+    batch_at: Callable[[int, Share], Any],
     objective: Objective,
     *,
     steps: int,
-    optimizer: Optimizer,
-    schedule: Schedule,
+    course: Callable[[int], Course],
     loop: Loop,
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
     evaluate: Callable[[], dict[str, float]] | None = None,
-    beside: Callable[[int], Beside] = lambda step: Beside(),
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
-    `batch_at(step)` gives all rows of a step (see `rows.py`) and is called when their turn comes, so it may use the
-    model as it then is. `denominator(rows)` is what the step's summed loss is divided by, counted over the whole step:
-    the gradient does not depend on `loop.micro_rows`. `evaluate()` returns named numbers for the metrics stream;
-    `beside(step)` says what the step trains beside the objective.
+    `batch_at(step, share)` gives a process's share of a step's rows (see `rows.py`) and is called when their turn
+    comes, so it may use the model as it then is. `course(step)` says how the step trains. `denominator(rows)` is what
+    the step's summed loss is divided by, counted over the whole step: the gradient does not depend on
+    `loop.micro_rows`.
+    `evaluate()` returns named numbers for the metrics stream.
 
     Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
     """
     torch.set_num_threads(workspace.threads)
     model.compute_dtype = compute_dtype(loop, workspace.device)
-    adamw = build_adamw(model, optimizer)
+    optimizer = build_optimizer(model, course(0).optimizer)
     checkpoints = workspace.path("checkpoints")
-    progress = checkpoint.resume(checkpoints, model, adamw)
+    progress = checkpoint.resume(checkpoints, model, optimizer)
     workspace.rewind_metrics(progress.step)
     scaling = model.compute_dtype == torch.float16
     recompute_blocks(model, loop.recompute)
@@ -98,43 +119,43 @@ def fit(
 
     while progress.step < steps:
         started = time.perf_counter()
-        rows, trained = to_rows(batch_at(progress.step)), beside(progress.step)
+        now, rows = course(progress.step), to_rows(batch_at(progress.step, ALL))
+        if now.network is not None:
+            model.network = now.network
         scale = progress.loss_scale if scaling else 1.0
-        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, trained, scale)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
+        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), now.optimizer.clip)
         loss, grad_norm = float(result.loss), float(norm)
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if scaling:
             progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
         if not finite and (not scaling or progress.loss_scale < 1.0):
             raise diverged(progress.step, loss, grad_norm)
-        lr = optimizer.lr * factor(schedule, progress.step, steps)
         if finite:
-            for group in adamw.param_groups:
-                group["lr"] = lr / group["width"]
-            adamw.step()
-            move_biases(model, result, trained.score_bias_rate)
+            set_rates(optimizer, now.lr, now.optimizer)
+            optimizer.step()
+            move_biases(model, result, now.beside.score_bias_rate)
         else:
             progress.skipped += 1
             log.warning("step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2)
-        adamw.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
 
         progress.step += 1
-        meter.count(rows, result, time.perf_counter() - started, trained.multi_token > 0)
+        meter.count(rows, result, time.perf_counter() - started, now.beside.multi_token > 0)
         done = progress.step == steps
         workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
         if progress.step % loop.log_every == 0 or done:
             metrics = {name: float(value) for name, value in result.metrics.items()}
             if scaling:
                 metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
-            workspace.metric(progress.step, loss=loss, lr=lr, grad_norm=grad_norm, **metrics, **meter.read(result))
+            workspace.metric(progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics, **meter.read(result))
         if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
             with torch.no_grad():
                 progress.evaluation = evaluate()
             workspace.metric(progress.step, **progress.evaluation)
         stopping = not done and workspace.stop_requested()
         if progress.step % loop.checkpoint_every == 0 or done or stopping:
-            checkpoint.save(checkpoints, model, adamw, progress)
+            checkpoint.save(checkpoints, model, optimizer, progress)
         if stopping:
             workspace.stop_if_asked()
     return progress

@@ -15,8 +15,9 @@ from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import load_tokenizer
 from glassbox.train.evaluation import held_out_metrics
 from glassbox.train.finish import finish
-from glassbox.train.loop import Beside, fit
+from glassbox.train.loop import Beside, Course, fit
 from glassbox.train.losses import next_token
+from glassbox.train.schedule import factor
 
 HELD_OUT_WINDOWS = 64
 """Windows of each source's held-out text measured in the loop, evenly spaced over it."""
@@ -38,25 +39,32 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
     context = max(phase.context for phase in config.phases)
     sources = sorted({source for phase in config.phases for source in phase.mixture})
 
-    def beside(step: int) -> Beside:
-        phase = config.phases[data.locate(step)[0]]
-        return Beside(multi_token=phase.multi_token_loss, score_bias_rate=phase.score_bias_rate)
-
     progress = fit(
         model,
         data.batch,
         next_token,
-        beside=beside,
+        course=lambda step: course(config, data, step),
         steps=data.steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
         loop=config.loop,
         workspace=workspace,
         evaluate=lambda: held_out(model, tokens, sources, context, config.loop.micro_rows),
     )
     tokenizer = load_tokenizer(folder.tokenizer_folder)
-    trained = LoadedModel(model, config.model, folder.vocab_size, context, tokenizer)
+    trained = LoadedModel(model, config.trained, folder.vocab_size, context, tokenizer)
     finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
+
+
+def course(config: PretrainStage, data: PretrainData, step: int) -> Course:
+    """How a step of the phases trains. A phase's own schedule spans its tokens; the stage's spans those of all phases
+    without one, one after another."""
+    number = data.locate(step)[0]
+    phase, optimizer = config.phases[number], config.phases[number].optimizer or config.optimizer
+    alike = [number] if phase.schedule else [n for n, one in enumerate(config.phases) if not one.schedule]
+    done = sum(config.phases[n].total_tokens for n in alike if n < number) + data.rows(step).start * phase.context
+    total = sum(config.phases[n].total_tokens for n in alike)
+    rate = factor(phase.schedule or config.schedule, done, len(data.rows(step)) * phase.context, total)
+    beside = Beside(multi_token=phase.multi_token_loss, score_bias_rate=phase.score_bias_rate)
+    return Course(optimizer.lr * rate, optimizer, beside, config.network_in(number))
 
 
 def _carried_over(source: Path, config: PretrainStage, folder: TokenFolder, seed: int) -> dict[str, Tensor]:
