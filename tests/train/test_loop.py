@@ -169,7 +169,7 @@ def stopped(folder: Path, step: int):
 def test_divergence_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path):
     model = build()
 
-    def poison(step: int):
+    def poison(step: int, share: Share):
         if step == 5:
             model.norm.weight.data[0] = float("nan")
         return counting_rows(step)
