@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,21 @@ def assert_goes_on(given: CurateStage, out: Path, after: int) -> None:
 
     run(given, Inputs(), Workspace(out, on_progress=look))
     assert seen[0] == seen[1] == done
+
+
+def test_a_stage_done_again_in_its_folder_goes_by_what_it_is_given_now(tmp_path: Path) -> None:
+    banned = tmp_path / "banned.txt"
+    texts = [{"text": prose(number), "url": f"https://{number}.example/a"} for number in range(4)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    source = {"name": "a", "format": "jsonl", "path": str(tmp_path / "a.jsonl"), "urls": {"domains": [str(banned)]}}
+
+    found = []
+    for name, entry in (("first", "1.example"), ("second", "2.example")):
+        banned.write_text(entry)
+        out = curate(tmp_path / "out", sources=[{**source, "name": name}])
+        found.append({(row["source"], row["url"][8]) for row in rows(out, "documents")})
+        shutil.rmtree(out)
+    assert found == [{("first", n) for n in "023"}, {("second", n) for n in "013"}]
 
 
 def test_stages_can_be_chained_and_documents_keep_their_names(corpus: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from glassbox.curate.rules.language import identify_batch
 from glassbox.curate.rules.lines import cut_edges, cut_lines
 from glassbox.curate.rules.statistics import STATISTICS, statistics
 from glassbox.curate.rules.verdicts import KEPT, Verdicts, judge_language, judge_statistics
-from glassbox.curate.staging import COLUMNS, Staging
+from glassbox.curate.staging import COLUMNS, Staging, read_once
 from glassbox.ledger.writing import atomic_path
 from glassbox.recipe.sources import Source
 
@@ -193,18 +192,18 @@ def _joined(parts: list[NDArray], kind: Any) -> NDArray:
     return np.concatenate(parts).astype(kind, copy=False) if parts else empty
 
 
-@cache
+@read_once
 def _bad_words(given: tuple[str, ...]) -> tuple[str, ...]:
     """The words, and those of the files among them."""
     return tuple(dict.fromkeys(listed_words(given)))
 
 
-@cache
+@read_once
 def _clutter(folder: Path) -> Any:
     return clutter.load(folder)
 
 
-@cache
+@read_once
 def evaluations(folder: Path) -> contamination.Evaluations:
     """The evaluation sets of the stage staged in `folder`; read once in a worker."""
     stage = staging.load(folder)

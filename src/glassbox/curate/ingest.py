@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def _text(raw: readers.Raw, source: Source) -> str | None:
     return extract.page_text(text) if raw.markup else extract.plain_text(text)
 
 
-@cache
+@staging.read_once
 def _address_rules(settings: UrlRules) -> AddressRules:
     """Block lists are read once in a worker."""
     return AddressRules(settings)

@@ -42,6 +42,7 @@ def run(config: CurateStage, inputs: Inputs, workspace: Workspace) -> None:
     The result is the same for any number of workers and any machine. Broken inputs are rows of `skipped.jsonl`; if no
     document is left at all, RequestError says which step removed the last one.
     """
+    staging.forget()
     stage, skipped = _staged(config, inputs, workspace)
     if config.models:
         check_names(stage)

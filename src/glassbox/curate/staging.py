@@ -4,11 +4,11 @@ Everything here is a file, so that workers of any machine find it and an interru
 part's result appears whole or not at all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -19,6 +19,22 @@ from glassbox.ledger.writing import atomic_open, atomic_path
 from glassbox.recipe.curation import CurateStage
 from glassbox.recipe.files import InputFile
 from glassbox.recipe.sources import Source
+
+T = TypeVar("T")
+_FORGET: list[Callable[[], None]] = []
+
+
+def read_once(read: Callable[..., T]) -> Callable[..., T]:
+    """`read`, whose results this process keeps until a stage begins."""
+    remembered = cache(read)
+    _FORGET.append(remembered.cache_clear)
+    return remembered
+
+
+def forget() -> None:
+    """Let go what `read_once` keeps: files of the same name may hold something else when another stage begins."""
+    for clear in _FORGET:
+        clear()
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Staging:
         return [number for number, (one, _) in enumerate(self.parts) if one == source]
 
 
-@cache
+@read_once
 def load(folder: Path) -> Staging:
     """The staging that `save` left in `folder`; read once in a worker."""
     about = orjson.loads((folder / "context.json").read_bytes())

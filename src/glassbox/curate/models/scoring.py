@@ -1,6 +1,5 @@
 """The stage's classifiers applied to a batch: scores kept with each document, thresholds that condemn it."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from glassbox.curate.models.classify import Classifier, load
 from glassbox.curate.rules.verdicts import Verdicts
-from glassbox.curate.staging import Staging
+from glassbox.curate.staging import Staging, read_once
 from glassbox.errors import RequestError
 from glassbox.recipe.classify import ModelUse
 from glassbox.recipe.sources import Source
@@ -21,7 +20,7 @@ Pairs = list[list[tuple[str, float]]]
 """For each document (model.class, score)."""
 
 
-@cache
+@read_once
 def classifier(folder: Path) -> Classifier:
     """The classifier that a stage left in `folder`; read once in a worker."""
     return load(folder)

@@ -7,7 +7,6 @@ shared vocabulary. `encoder_vectors` asks an encoder model for the mean of its l
 """
 
 import json
-from functools import cache
 from typing import Any
 
 import numba
@@ -16,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from glassbox.curate.characters import mix, utf8_buffer
+from glassbox.curate.staging import read_once
 from glassbox.curate.words import BASE, read_words, word_characters
 from glassbox.errors import RequestError
 from glassbox.recipe.paths import home
@@ -66,7 +66,7 @@ def encoder_width(folder: str) -> int:
         ) from None
 
 
-@cache
+@read_once
 def _encoder(folder: str) -> tuple[Any, Any]:
     encoder_width(folder)
     try:
