@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glassbox.align.endpoint import Answer
-from glassbox.curate.documents import VERDICT
+from glassbox.curate.documents import PLACE, VERDICT, funnel_row
 from glassbox.judge.verify import verify
 from glassbox.ledger.writing import atomic_path
 from glassbox.recipe.text import SynthesizeStage
@@ -35,12 +35,7 @@ STEPS = {
 """Rule that drops a solution -> the step it belongs to, in the order in which they are asked."""
 DOCUMENT = pa.schema(
     [
-        ("id", pa.string()),
-        ("text", pa.large_string()),
-        ("source", pa.string()),
-        ("origin", pa.string()),
-        ("offset", pa.int64()),
-        ("url", pa.string()),
+        *PLACE,
         ("prompt", pa.large_string()),
         ("problem", pa.string()),
         ("answer", pa.string()),
@@ -55,8 +50,6 @@ DROPPED = pa.schema([*DOCUMENT, *VERDICT])
 that stayed."""
 EQUATION = re.compile(r"[0-9][0-9.,+\-*/×÷() ]{0,200}=\s{0,3}\$?-?[0-9.,]+")
 SAMPLES, SAMPLE_CHARACTERS = 4, 2000
-BYTES_PER_TOKEN = 4
-"""For the funnel's rough token counts."""
 
 
 class Solution(NamedTuple):
@@ -101,12 +94,12 @@ def judged(problem: dict[str, Any], replies: Sequence[Answer | None], config: Sy
 def funnel(source: str, counts: Mapping[str, int], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
     """What is left after each step, as curate's funnel: `counts` and `sizes` by rule, of kept ones under ""."""
     documents, size = sum(counts.values()), sum(sizes.values())
-    rows = [_funnel_row("asked", source, documents, size)]
+    rows = [funnel_row("asked", source, documents, size)]
     for step in dict.fromkeys(STEPS.values()):
         rules = [rule for rule, belongs in STEPS.items() if belongs == step]
         documents -= sum(counts.get(rule, 0) for rule in rules)
         size -= sum(sizes.get(rule, 0) for rule in rules)
-        rows.append(_funnel_row(step, source, documents, size))
+        rows.append(funnel_row(step, source, documents, size))
     return rows
 
 
@@ -185,8 +178,3 @@ def _keys(text: str) -> list[Any]:
 
 def _id(source: str, problem: dict[str, Any], sample: int) -> str:
     return hashlib.blake2b(f"{source}\0{problem.get('id')}\0{sample}".encode(), digest_size=16).hexdigest()
-
-
-def _funnel_row(step: str, source: str, documents: int, size: int) -> dict[str, Any]:
-    tokens = round(size / BYTES_PER_TOKEN)
-    return {"step": step, "source": source, "documents": documents, "bytes": size, "tokens": tokens}

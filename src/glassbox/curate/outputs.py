@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from glassbox.curate import staging
-from glassbox.curate.documents import DOCUMENT, DROPPED
+from glassbox.curate.documents import DOCUMENT, DROPPED, funnel_row
 from glassbox.curate.rules.statistics import STATISTICS, statistics
 from glassbox.curate.staging import Staging
 from glassbox.curate.together import Decisions, without
@@ -25,8 +25,6 @@ from glassbox.recipe.sources import Source
 
 SAMPLE_CHARACTERS = 1200
 SHEET_CHARACTERS = 2000
-BYTES_PER_TOKEN = 4
-"""For the funnel's rough token counts; true counts come with a tokenizer."""
 AFTER_PASSAGES = ("substrings", "semantic_duplicates", "decontaminate", "sampling")
 """Steps after which passages are cut from the texts."""
 SHEET = ("id", "source", "text", "verdict", "note")
@@ -36,9 +34,8 @@ SHEET = ("id", "source", "text", "verdict", "note")
 def hand_out(stage: Staging, decisions: Decisions) -> None:
     """Leave each part's final verdicts where its writer finds them: `final-N.json`."""
     table = decisions.table
-    repeated = table.other[(table.other >= 0) & ~table.kept()]
-    duplicates = np.bincount(repeated, minlength=len(table)) if len(repeated) else np.zeros(len(table), np.int64)
     repeats = (table.other >= 0) & ~table.kept()
+    duplicates = np.bincount(table.other[repeats], minlength=len(table))
     held, cut = (np.array(sorted(rows), np.int64) for rows in (decisions.held, decisions.passages))
     for number in range(len(stage.parts)):
         rows = table.rows(number)
@@ -239,15 +236,15 @@ def funnel(stage: Staging, decisions: Decisions) -> list[dict[str, Any]]:
             facts = json.loads(stage.path("ingested", part, "json").read_bytes())
             for step in counts:
                 counts[step].update(facts[step])
-        rows += [_row(step, source, count["documents"], count["bytes"]) for step, count in counts.items()]
+        rows += [funnel_row(step, source.name, count["documents"], count["bytes"]) for step, count in counts.items()]
         left = (table.sources == number) & (steps_of != "extract")
         for step in _steps(stage, source):
             left &= steps_of != step
             size = table.left if step in AFTER_PASSAGES else table["size"]
-            rows.append(_row(step, source, int(left.sum()), int(size[left].sum())))
+            rows.append(funnel_row(step, source.name, int(left.sum()), int(size[left].sum())))
         if decisions.copies is not None:
             used = int((table.left[left] * decisions.copies[left].astype(np.int64)).sum())
-            rows[-1].update(_row("sampling", source, int(left.sum()), used))
+            rows[-1].update(funnel_row("sampling", source.name, int(left.sum()), used))
     return rows
 
 
@@ -270,13 +267,3 @@ def _steps(stage: Staging, source: Source) -> list[str]:
         "sampling": stage.config.sampling is not None,
     }
     return [step for step, asked in steps.items() if asked]
-
-
-def _row(step: str, source: Source, documents: int, size: int) -> dict[str, Any]:
-    return {
-        "step": step,
-        "source": source.name,
-        "documents": documents,
-        "bytes": size,
-        "tokens": round(size / BYTES_PER_TOKEN),
-    }
