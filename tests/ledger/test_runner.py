@@ -270,3 +270,15 @@ def test_a_run_that_is_worked_on_shows(tmp_path: Path) -> None:
     with locked(run):
         assert is_locked(run)
     assert not is_locked(run)
+
+
+def test_what_a_stage_reports_stands_in_the_ledger(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    def eventful(config: Stage, inputs: Inputs, workspace: Workspace) -> None:
+        write_settings(config, inputs, workspace)
+        workspace.event("spike", step=3, loss=float("nan"), done="skip")
+
+    run = tmp_path / "run"
+    execute(recipe(), run, FUNCTIONS | {"tokenizer": eventful}, Log())
+    (record,) = [record for record in read_records(run) if record["event"] == "incident"]
+    assert {"stage": "tokenizer", "what": "spike", "step": 3, "loss": "nan", "done": "skip"}.items() <= record.items()
+    assert not [wrong for _, _, wrong in verify(run) if wrong]

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -115,7 +116,15 @@ def _carry_out(
 ) -> None:
     name, stage, folder = state.name, recipe.stages[state.name], run / state.name
     earlier = _prepare(run, stage, state)
-    workspace = Workspace(folder, recipe.seed, recipe.machine.threads, device, watcher.progress, stop_requested)
+    workspace = Workspace(
+        folder,
+        recipe.seed,
+        recipe.machine.threads,
+        device,
+        on_progress=watcher.progress,
+        on_event=partial(_incident, run, name),
+        stop_requested=stop_requested,
+    )
     inputs = Inputs(tuple(Artefact(source, recipe.stages[source].gives, run / source) for source in stage.inputs))
     watcher.stage(name, "resumed" if (folder / "checkpoints").exists() else "started")
     meter = usage.start()
@@ -135,6 +144,12 @@ def _carry_out(
             ) from error
         raise
     watcher.stage(name, "finished", usage.since(meter, earlier).seconds)
+
+
+def _incident(run: Path, stage: str, facts: dict[str, Any]) -> None:
+    """Record something that happened in a stage and did not end it."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    append_record(run, {"event": "incident", "stage": stage, "at": at, **facts})
 
 
 def _require_inputs(run: Path, recipe: Recipe, name: str) -> None:

@@ -5,6 +5,7 @@ A stage is `run(config, inputs, workspace) -> None`. It knows nothing of the run
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Workspace:
     device: str = "cpu"
     """Where tensors live: cpu or cuda."""
     on_progress: Callable[[float, float, str], None] | None = None
+    on_event: Callable[[dict[str, Any]], None] | None = None
     stop_requested: Callable[[], bool] = field(default=lambda: False)
 
     def path(self, *parts: str) -> Path:
@@ -73,6 +75,17 @@ class Workspace:
         """Append a line to the stage's metrics stream, `metrics.jsonl`."""
         with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+
+    def event(self, what: str, **facts: Any) -> None:
+        """Record something that should not happen and that the stage goes on after: a line in the log, and one in the
+        run's ledger. Numbers that are not finite are kept as words."""
+        plain = {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in facts.items()
+        }
+        log.warning("%s: %s", what, ", ".join(f"{name} {value}" for name, value in plain.items()))
+        if self.on_event:
+            self.on_event({"what": what, **plain})
 
     def rewind_metrics(self, step: int) -> None:
         """Drop metrics after `step`: called on resume, so that a step stands once in the stream."""

@@ -54,6 +54,12 @@ class Progress:
     """Steps since the loss scale changed."""
     skipped: int = 0
     """Steps that changed nothing, for an overflow in fp16."""
+    recent: list[list[float]] = field(default_factory=list)
+    """Loss and gradient norm of the last steps, oldest first: what a spike is measured against (`safety.py`)."""
+    events: list[int] = field(default_factory=list)
+    """Steps of late that were skipped or gone back from."""
+    replaced: list[list[int]] = field(default_factory=list)
+    """[first, end) of each stretch of steps that read other data than it first did (`safety.data_step`)."""
     expert_load: list[list[float]] = field(default_factory=list)
     """Share of the last logged step's tokens that each expert took, (layers, experts); empty for a dense network."""
 
