@@ -15,7 +15,7 @@ def ahead(batch_at: Callable[[int], Any], first: int, last: int, device: str = "
     """The rows of steps `first` to `last` - 1, in order.
 
     On a GPU the next step's rows are made, and pinned so that they are copied without the processor waiting, while
-    this one's are in use: one step ahead, never more. On a CPU each is made when its turn comes: the step needs the core
+    this one's are in use: one step ahead, never more. On a CPU each is made in its turn: the step needs the core
     itself, and a thread gains nothing. What `batch_at(step)` raises is raised at that step. Close the iterator
     (`contextlib.closing`) to leave early: it waits for the batch being made, and its thread is gone.
     """
