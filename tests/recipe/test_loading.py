@@ -150,6 +150,16 @@ def test_the_schema_knows_every_kind_and_describes_every_field() -> None:
         assert len(definition.get("properties", {})) <= 14, f"{name} has grown far past a dozen fields"
 
 
+def test_a_phase_that_tangles_needs_reserved_tokens(tmp_path: Path) -> None:
+    path, tangle = recipe(tmp_path, GOOD), "base.phases.0.tangle={parts: [2, 4]}"
+    with pytest.raises(RequestError, match=r"tangles with 11 reserved tokens, but 'tokenizer' has 0; set its reserved"):
+        load_recipe(path, [tangle])
+    loaded = load_recipe(path, [tangle, "tokenizer.reserved=11"])
+    assert loaded.stages["base"].phases[0].tangle.tokens == 11
+    with pytest.raises(RequestError, match="not all of them 1"):
+        load_recipe(path, ["base.phases.0.tangle={parts: [1]}"])
+
+
 @pytest.mark.parametrize(
     ("source", "sampling", "sentence"),
     [

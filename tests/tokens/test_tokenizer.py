@@ -6,8 +6,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from glassbox.errors import RequestError
+from glassbox.recipe.text import TokenizerStage
 from glassbox.tokens.encoder import Encoder, encode_texts
 from glassbox.tokens.tokenizer import (
     END_OF_TEXT,
@@ -17,6 +19,7 @@ from glassbox.tokens.tokenizer import (
     decode,
     encode,
     load_tokenizer,
+    reserved_ids,
     special_id,
     token_bytes,
     train_tokenizer,
@@ -43,6 +46,23 @@ def test_ids_are_bytes_then_merges_then_special_tokens(tokenizer):
         assert pieces[256 + i] == pieces[left] + pieces[right]
     assert [special_id(tokenizer, token) for token in SPECIAL_TOKENS] == [size - 3, size - 2, size - 1]
     assert table["normalizer"] is None
+
+
+def test_reserved_tokens_stand_last_and_no_text_means_them():
+    plain, more = train_tokenizer(TEXTS, 300), train_tokenizer(TEXTS, 304, reserved=4)
+    size = more.get_vocab_size()
+    assert reserved_ids(more, 4) == list(range(size - 4, size))
+    assert size == plain.get_vocab_size() + 4
+    assert token_bytes(more) == token_bytes(plain) + [b""] * 4
+    assert encode(more, "<|reserved_0|>") == encode(plain, "<|reserved_0|>")
+    assert decode(more, [size - 3]) == "<|reserved_1|>"
+    with pytest.raises(RequestError, match=r"has 4 of the 9 reserved tokens that are needed; .*`reserved: 9`"):
+        reserved_ids(more, 9)
+
+
+def test_a_vocabulary_without_room_for_reserved_tokens_is_refused():
+    with pytest.raises(ValidationError, match="leaves no room: 256 bytes, 3 special tokens and 9 reserved"):
+        TokenizerStage(kind="tokenizer", vocab_size=267, reserved=9)
 
 
 def test_the_ids_of_bytes_do_not_depend_on_the_corpus(tokenizer):

@@ -31,12 +31,15 @@ Rows = Annotated[tuple[Ramp, ...], BeforeValidator(_as_ramp, json_schema_input_t
 
 
 class Tangle(Settings):
-    """Long context by "Untie the Knots": documents cut, their parts shuffled, to be found again (dots.llm1, 4.3)."""
+    """Long context by "Untie the Knots": documents cut, their parts shuffled, to be found again (arXiv:2409.04774,
+    `tokens/tangle.py`)."""
 
     share: float = Field(default=0.8, gt=0, le=1)
-    """Share of the rows that are tangled."""
+    """Share of the rows that are tangled; the others are packed documents as ever."""
     parts: tuple[int, ...] = (2, 3)
-    """Into how many parts a document of such a row is cut, each number alike often."""
+    """Into how many parts a document of such a row is cut, each entry alike often; 1 leaves it whole."""
+    span: int | None = Field(default=None, gt=0)
+    """Cut every document after each so many tokens instead, and say the number of a part at its ends."""
     random_cuts: bool = True
     """Whether cuts fall anywhere or make equal parts."""
     ordered: bool = True
@@ -46,14 +49,19 @@ class Tangle(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "Tangle":
-        if not self.parts or min(self.parts) < 2:
-            raise ValueError("parts are numbers of at least 2")
+        if not self.parts or min(self.parts) < 1 or max(self.parts) < 2:
+            raise ValueError("parts are numbers of at least 1, not all of them 1")
         return self
 
     @property
+    def knots(self) -> int:
+        """Reserved tokens that mark cuts: two for each cut of a document, or for spans two before and two after."""
+        return 4 if self.span else 2 * (max(self.parts) - 1)
+
+    @property
     def tokens(self) -> int:
-        """Reserved tokens it needs: two for each cut, five tags."""
-        return 2 * (max(self.parts) - 1) + 5
+        """Reserved tokens it needs: five tags and the knots."""
+        return 5 + self.knots
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
-    checks = (_reading_error, _mixture_error, _decoding_error)
+    checks = (_reading_error, _mixture_error, _reserved_error, _decoding_error)
     return next((wrong for name in stages for check in checks if (wrong := check(stages, name))), None)
 
 
@@ -163,6 +163,24 @@ def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | Non
         for source in phase.mixture:
             if source not in known:
                 return name, f"phase '{phase.name}' draws from '{source}', but its tokens hold {', '.join(known)}"
+    return None
+
+
+def _reserved_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A phase that tangles with more reserved tokens than its tokenizer has."""
+    stage = stages[name]
+    if not isinstance(stage, PretrainStage):
+        return None
+    tokens = next(stages[source] for source in stage.inputs if stages[source].gives == "tokens")
+    for source in tokens.inputs:
+        tokenizer = stages[source]
+        for phase in stage.phases:
+            needed = phase.tangle.tokens if phase.tangle else 0
+            if isinstance(tokenizer, TokenizerStage) and tokenizer.reserved < needed:
+                return name, (
+                    f"phase '{phase.name}' tangles with {needed} reserved tokens, but '{source}' has "
+                    f"{tokenizer.reserved}; set its reserved to {needed}"
+                )
     return None
 
 

@@ -124,9 +124,19 @@ class TokenizerStage(Stage):
     kind: Literal["tokenizer"]
     """Byte-level BPE with the pre-tokenisation that llama.cpp calls qwen2 (single digits)."""
     vocab_size: int = Field(ge=259, le=1_048_576)
-    """Entries of the whole vocabulary: 256 bytes, merges and 3 special tokens."""
+    """Entries of the whole vocabulary: 256 bytes, merges, 3 special tokens and those reserved."""
+    reserved: int = Field(default=0, ge=0)
+    """Special tokens without a meaning yet, for a phase with `tangle`: `<|reserved_0|>` and so on, the last ids."""
     sample_bytes: int = Field(default=256_000_000, gt=0)
     """Most UTF-8 bytes of text to train on; above it, documents are sampled by the hash of their id."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TokenizerStage":
+        if self.vocab_size < 259 + self.reserved:
+            raise ValueError(
+                f"vocab_size {self.vocab_size} leaves no room: 256 bytes, 3 special tokens and {self.reserved} reserved"
+            )
+        return self
 
 
 class TokenizeStage(Stage):

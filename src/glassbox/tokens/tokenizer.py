@@ -1,7 +1,7 @@
 """Byte-level BPE: trained here, read back everywhere, and never fooled by text that looks like a special token.
 
-Ids: 0-255 the bytes in a fixed order, then the merges in rank order, then the special tokens. No normaliser: every text
-comes back from its ids unchanged.
+Ids: 0-255 the bytes in a fixed order, then the merges in rank order, then the special tokens, reserved ones at the end.
+No normaliser: every text comes back from its ids unchanged.
 """
 
 import re
@@ -20,6 +20,8 @@ END_OF_TEXT = "<|endoftext|>"
 START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
+RESERVED = "<|reserved_{}|>"
+"""The name of the reserved special token of that number, from 0: no text means it, a stage may (`tangle.py` does)."""
 
 PRE_TOKENIZER = "qwen2"
 """The name under which llama.cpp knows the pattern below (`tokenizer.ggml.pre` in a GGUF file)."""
@@ -29,11 +31,12 @@ PATTERN = (
 """Where a token can never reach across: words with one leading sign, single digits, runs of signs, line ends."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train on texts; `vocab_size` counts bytes, merges and special tokens.
+def train_tokenizer(texts: Iterable[str], vocab_size: int, reserved: int = 0) -> Tokenizer:
+    """Train on texts; `vocab_size` counts bytes, merges and special tokens, `reserved` ones included.
 
     A merge must have been seen twice, so a small corpus can give a smaller vocabulary: read `get_vocab_size()`.
     """
+    special = [*SPECIAL_TOKENS, *map(RESERVED.format, range(reserved))]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -43,13 +46,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        vocab_size=vocab_size - len(special),
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens(special)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -71,6 +74,18 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
     if found is None:
         raise RequestError(f"the tokenizer has no special token {token}; train one with a `tokenizer` stage")
     return found
+
+
+def reserved_ids(tokenizer: Tokenizer, count: int) -> list[int]:
+    """The ids of the first `count` reserved tokens. Raises RequestError when the tokenizer has fewer."""
+    found = [tokenizer.token_to_id(RESERVED.format(number)) for number in range(count)]
+    ids = [i for i in found if i is not None]
+    if len(ids) < count:
+        raise RequestError(
+            f"the tokenizer has {len(ids)} of the {count} reserved tokens that are needed; "
+            f"train one with a `tokenizer` stage that has `reserved: {count}`"
+        )
+    return ids
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

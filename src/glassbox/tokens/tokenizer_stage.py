@@ -26,7 +26,9 @@ def run(config: TokenizerStage, inputs: Inputs, workspace: Workspace) -> None:
     share = min(1.0, config.sample_bytes / max(1, text_bytes(inputs)))
     workspace.progress(0, 2, "training")
     tokenizer = train_tokenizer(
-        (document.text[:LONGEST_TEXT] for batch in _sample(inputs, share) for document in batch), config.vocab_size
+        (document.text[:LONGEST_TEXT] for batch in _sample(inputs, share) for document in batch),
+        config.vocab_size,
+        config.reserved,
     )
     with atomic_open(workspace.path("tokenizer.json")) as file:
         file.write(tokenizer.to_str(pretty=True))
