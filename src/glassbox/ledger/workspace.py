@@ -59,6 +59,8 @@ class Workspace:
     """CPU threads for this process."""
     device: str = "cpu"
     """Where tensors live: cpu or cuda."""
+    rank: int = 0
+    """This process's number among those that do the stage together; only process 0 reports and keeps metrics."""
     on_progress: Callable[[float, float, str], None] | None = None
     on_event: Callable[[dict[str, Any]], None] | None = None
     stop_requested: Callable[[], bool] = field(default=lambda: False)
@@ -68,17 +70,21 @@ class Workspace:
 
     def progress(self, done: float, total: float, note: str = "") -> None:
         """Report how far the stage is, in any unit, with a short note (a rate, a loss)."""
-        if self.on_progress:
+        if self.on_progress and self.rank == 0:
             self.on_progress(done, total, note)
 
     def metric(self, step: int, **values: Any) -> None:
         """Append a line to the stage's metrics stream, `metrics.jsonl`."""
+        if self.rank != 0:
+            return
         with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
     def event(self, what: str, **facts: Any) -> None:
         """Record something that should not happen and that the stage goes on after: a line in the log, and one in the
         run's ledger. Numbers that are not finite are kept as words."""
+        if self.rank != 0:
+            return
         plain = {
             name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in facts.items()
@@ -89,6 +95,8 @@ class Workspace:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop metrics after `step`: called on resume, so that a step stands once in the stream."""
+        if self.rank != 0:
+            return
         write_lines(self.path("metrics.jsonl"), [row for row in read_metrics(self.folder) if row["step"] <= step])
 
     def stop_if_asked(self) -> None:

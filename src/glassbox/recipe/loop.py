@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from glassbox.errors import RequestError
 from glassbox.recipe.base import NOT_IDENTITY, Settings
 
 SPLIT_BACKWARD = ("InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
@@ -54,26 +55,41 @@ class Parallel(Settings):
         return self.pipeline * (1 if self.schedule == "1F1B" or self.pipeline == 1 else 2)
 
 
+def sizes_for(plan: Parallel, processes: int) -> dict[str, int]:
+    """Length of each dimension with so many processes. Raises RequestError if they do not come out."""
+    fixed = plan.replicate * plan.tensor * plan.context * plan.pipeline
+    shard = plan.shard or processes // fixed
+    if fixed * shard != processes or shard % plan.expert:
+        raise RequestError(
+            f"loop.parallel wants replicate {plan.replicate} x shard {plan.shard or 'the rest'} x tensor {plan.tensor} "
+            f"x context {plan.context} x pipeline {plan.pipeline} processes (expert {plan.expert} of each shard), but "
+            f"{processes} are running; start as many, or change the plan"
+        )
+    of = {"pipeline": plan.pipeline, "replicate": plan.replicate, "fold": shard // plan.expert}
+    return of | {"context": plan.context, "expert": plan.expert, "tensor": plan.tensor}
+
+
 class Safety(Settings):
     """What a long run does when something goes wrong; each event enters the run's ledger."""
 
-    nonfinite: Literal["stop", "skip", "rewind"] = "stop"
+    nonfinite: Literal["stop", "skip", "rewind"] = Field(default="stop", json_schema_extra=NOT_IDENTITY)
     """A loss or gradient that is not finite: stop; skip the step's update; or go back to the last checkpoint and read
-    other data in place of what has been read since."""
+    other data in place of what has been read since. A run that stopped can go on with another choice."""
     spike: float | None = Field(default=None, gt=0)
-    """A step is a spike when its loss or gradient norm lies this many deviations above the mean of the last `window`
-    steps (6 is OLMo's); none: not looked for."""
+    """A step is a spike when its loss or gradient norm lies this many standard deviations above the mean of the last
+    `window` steps (6 is OLMo's); none: not looked for."""
     on_spike: Literal["warn", "skip", "rewind"] = "skip"
     """What a spike does."""
     window: int = Field(default=128, gt=1)
-    """Steps that a spike is measured against."""
-    limit: int = Field(default=10, gt=0)
-    """Events after which the run stops all the same."""
+    """Steps that a spike is measured against; half of them have to be there."""
+    limit: int = Field(default=10, ge=0, json_schema_extra=NOT_IDENTITY)
+    """Skips and rewinds within `window` steps that are put up with; one more stops the run."""
     watchdog: float = Field(default=1800.0, ge=0, json_schema_extra=NOT_IDENTITY)
     """Seconds without a finished step or evaluation after which a run of several processes writes down where each
     stands and ends, so that it can be started again; 0: never."""
     slow: float = Field(default=2.0, gt=1, json_schema_extra=NOT_IDENTITY)
-    """A process is reported as slow when it takes this many times the median until it first has to wait for others."""
+    """A process is reported as slow when it takes this many times the median until it first has to wait for others, and
+    that costs a twentieth of the step."""
 
 
 class Loop(Settings):

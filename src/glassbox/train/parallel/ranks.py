@@ -20,8 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from glassbox.errors import RequestError
-from glassbox.recipe.loop import Parallel
+from glassbox.recipe.loop import Parallel, sizes_for
 from glassbox.tokens.order import Share
 
 DIMENSIONS = ("pipeline", "replicate", "fold", "context", "expert", "tensor")
@@ -117,22 +116,13 @@ def join(plan: Parallel, device: str = "cpu") -> Ranks:
     if count == 1:
         return Ranks(plan, sizes, None, device)
     if not dist.is_initialized():
-        if device != "cpu":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device != "cpu" else "gloo", timeout=TIMEOUT)
+        open_group(device)
     mesh = init_device_mesh("cpu" if device == "cpu" else "cuda", tuple(sizes.values()), mesh_dim_names=DIMENSIONS)
     return Ranks(plan, sizes, mesh, device)
 
 
-def sizes_for(plan: Parallel, processes: int) -> dict[str, int]:
-    """Length of each dimension with so many processes. Raises RequestError if they do not come out."""
-    fixed = plan.replicate * plan.tensor * plan.context * plan.pipeline
-    shard = plan.shard or processes // fixed
-    if fixed * shard != processes or shard % plan.expert:
-        raise RequestError(
-            f"loop.parallel wants replicate {plan.replicate} x shard {plan.shard or 'the rest'} x tensor {plan.tensor} "
-            f"x context {plan.context} x pipeline {plan.pipeline} processes (expert {plan.expert} of each shard), but "
-            f"{processes} are running; start as many, or change the plan"
-        )
-    of = {"pipeline": plan.pipeline, "replicate": plan.replicate, "fold": shard // plan.expert}
-    return of | {"context": plan.context, "expert": plan.expert, "tensor": plan.tensor}
+def open_group(device: str, **where: Any) -> None:
+    """Make the group of all processes, who meet in torchrun's environment or `where`: `store`, `rank`, `world_size`."""
+    if device != "cpu":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device != "cpu" else "gloo", timeout=TIMEOUT, **where)
