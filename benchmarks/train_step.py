@@ -31,6 +31,7 @@ from glassbox.recipe.size import train_flops
 from glassbox.train.loop import accumulate, compile_blocks
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_optimizer
+from glassbox.train.parallel.place import Placed
 from glassbox.train.rows import labelled_tokens, to_rows
 from glassbox.train.throughput import peak_flops
 
@@ -82,7 +83,7 @@ def ours(family: str, vocabulary: int, dtype: torch.dtype, device: str, compiled
     model.compute_dtype = dtype
     if compiled:
         compile_blocks(model)
-    adamw = build_optimizer(model, Optimizer(lr=1e-3))
+    adamw = build_optimizer(Placed([model]), Optimizer(lr=1e-3))
 
     def step(ids: torch.Tensor) -> None:
         rows = to_rows({"ids": ids, "labels": ids})

@@ -56,7 +56,9 @@ def test_the_loss_is_the_written_out_one_whatever_the_micro_batch(depth, batch_a
     for micro_rows in (1, 4, 6):
         ours = build(experts=False, ahead=depth)
         result = accumulate(ours, rows, next_token, labelled_tokens(rows), micro_rows, beside)
-        torch.testing.assert_close(result.loss + weight * result.metrics["multi_token_loss"], expected.detach())
+        torch.testing.assert_close(
+            torch.tensor(result.loss + weight * result.metrics["multi_token_loss"]), expected.detach()
+        )
         for (name, mine), theirs in zip(ours.named_parameters(), model.parameters(), strict=True):
             torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-6, rtol=1e-4, msg=name)
 

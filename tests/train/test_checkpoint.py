@@ -11,12 +11,13 @@ from glassbox.recipe.optimizer import Optimizer
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.optimizer import build_optimizer
+from glassbox.train.parallel.place import Placed
 from tests.train.conftest import build
 
 
 def trained(seed: int, updates: int):
     model = build(seed=seed)
-    adamw = build_optimizer(model, Optimizer(lr=0.01))
+    adamw = build_optimizer(Placed([model]), Optimizer(lr=0.01))
     for update in range(updates):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.1 * (update + 1))

@@ -10,6 +10,7 @@ from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_optimizer
+from glassbox.train.parallel.place import Placed
 from tests.train.conftest import VOCABULARY, build, counting_rows
 
 SETTINGS = Optimizer(lr=0.01)
@@ -19,7 +20,7 @@ SETTINGS = Optimizer(lr=0.01)
 @pytest.mark.parametrize("decay_embeddings", [False, True])
 def test_what_decays(tie, decay_embeddings):
     model = build(tie=tie)
-    adamw = build_optimizer(model, Optimizer(lr=1e-3, decay_embeddings=decay_embeddings))
+    adamw = build_optimizer(Placed([model]), Optimizer(lr=1e-3, decay_embeddings=decay_embeddings))
     decaying = {id(p) for group in adamw.param_groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in model.named_parameters():
         embedding = name in ("embedding.weight", "head.weight")
@@ -30,7 +31,7 @@ def test_what_decays(tie, decay_embeddings):
 def test_update_is_adamw():
     model = build(experts=False)
     settings = Optimizer(lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
-    adamw = build_optimizer(model, settings)
+    adamw = build_optimizer(Placed([model]), settings)
     weight = model.blocks[0].attention.out.weight
     expected, mean, square = weight.detach().double().clone(), 0.0, 0.0
     for step in range(1, 4):
@@ -48,11 +49,15 @@ def test_mup_divides_the_rate_of_hidden_matrices_by_their_width(tmp_path):
     """Widths as in arXiv:2203.03466, table 8: input, output and gains learn at the base's rate."""
     model = build(experts=False)
     wide = Transformer(model.network.model_copy(update={"mup_base": 8}), VOCABULARY)
-    widths = {id(p): group["width"] for group in build_optimizer(wide, SETTINGS).param_groups for p in group["params"]}
+    widths = {
+        id(p): group["width"]
+        for group in build_optimizer(Placed([wide]), SETTINGS).param_groups
+        for p in group["params"]
+    }
     for name, parameter in wide.named_parameters():
         outer = name in ("embedding.weight", "head.weight") or "norm" in name
         assert widths[id(parameter)] == (1.0 if outer else 4.0), name
-    assert {group["width"] for group in build_optimizer(model, SETTINGS).param_groups} == {1.0}
+    assert {group["width"] for group in build_optimizer(Placed([model]), SETTINGS).param_groups} == {1.0}
 
 
 def test_the_loop_steps_each_group_at_its_own_rate(tmp_path):

@@ -46,7 +46,7 @@ def test_the_gradient_is_the_same_bit_for_bit(part, how, dtype):
         model, rows = build(part, dtype), to_rows(counting_rows(1))
         recompute_blocks(model, recompute)
         result = accumulate(model, rows, next_token, labelled_tokens(rows), 4, Beside(multi_token=0.3))
-        grads.append([result.loss] + [parameter.grad for parameter in model.parameters()])
+        grads.append([torch.tensor(result.loss)] + [parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*grads, strict=True):
         assert torch.equal(plain, recomputed)
 

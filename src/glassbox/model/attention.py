@@ -3,7 +3,9 @@
 Letters: B batch, T query tokens, S key tokens, D model width, H query heads, K key/value heads, d head width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +114,7 @@ class Attention(nn.Module):
         settings = network.attention
         self.heads, self.kv_heads, self.head_dim = settings.heads, settings.kv_heads, network.head_dim
         self.layer, self.clip = layer, settings.clip_qkv
+        self.attend: Callable[[Tensor, Tensor, Tensor, Any], Tensor] = attend
         self.qkv = Linear(network.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=settings.bias)
         self.q_norm = self.k_norm = None
         if settings.qk_norm is not None:
@@ -125,7 +128,7 @@ class Attention(nn.Module):
         if cache is not None:
             assert shared.entry is not None
             k_BTKd, v_BTKd = cache.extend(self.layer, k_BTKd, v_BTKd, shared.entry)
-        y_BTHd = attend(q_BTHd, k_BTKd, v_BTKd, shared.seen)
+        y_BTHd = self.attend(q_BTHd, k_BTKd, v_BTKd, shared.seen)
         return self.out(y_BTHd.flatten(2))
 
     def _project(self, x_BTD: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:

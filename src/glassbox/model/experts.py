@@ -8,12 +8,14 @@ Letters: B rows of the batch, T tokens (of all rows), S tokens of a row, D model
 R expert rows, H inner width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 from torch.utils.flop_counter import register_flop_formula
 
 from glassbox.model.feed_forward import FeedForward
@@ -170,6 +172,9 @@ class Routing:
     """Expert and token (of all B * S) of every choice, both (R,)."""
 
 
+register_dataclass(Routing)  # FSDP looks for tensors in what a module returns
+
+
 class Router(nn.Module):
     """x (B, S, D) -> logits and scores (B, S, E), in fp32; `choose` takes each token's K experts from the scores."""
 
@@ -219,6 +224,8 @@ class MixtureOfExperts(nn.Module):
         self.gate_up_EDH = nn.Parameter(torch.empty(experts.count, network.dim, 2 * experts.hidden))
         self.down_EHD = nn.Parameter(torch.empty(experts.count, experts.hidden, network.dim))
         self.shared = FeedForward(network.dim, experts.shared * experts.hidden) if experts.shared else None
+        self.dispatch = self.compute_local
+        """(tokens (T, D), their weights (T, K), experts (T, K)) -> (T, D): here, or where the experts are."""
 
     def forward(self, x_BSD: Tensor, real_BS: Tensor | None = None) -> tuple[Tensor, Routing]:
         """`real_BS` is False where a token is padding (None: nowhere), which experts that choose leave alone."""
@@ -226,22 +233,23 @@ class MixtureOfExperts(nn.Module):
         x_TD, score_TE = x_BSD.flatten(0, 1), score_BSE.flatten(0, 1)
         if self.experts.choice == "token":
             weight_TK, expert_TK = self.router.choose(score_TE)
-            y_TD = self._compute(x_TD, weight_TK, expert_TK)
+            y_TD = self.dispatch(x_TD, weight_TK, expert_TK)
             token_TK = torch.arange(len(x_TD), device=x_TD.device)[:, None].expand_as(expert_TK)
             chosen = expert_TK.flatten(), token_TK.flatten()
         else:
             weight_R, expert_R, token_R = expert_choice(score_BSE, self.experts.top_k, real_BS)
-            y_RD = self._compute(x_TD.index_select(0, token_R), weight_R[:, None], expert_R[:, None])
+            y_RD = self.dispatch(x_TD.index_select(0, token_R), weight_R[:, None], expert_R[:, None])
             y_TD = torch.zeros_like(x_TD).index_add(0, token_R, y_RD * self.experts.scale)
             chosen = expert_R, token_R
         if self.shared is not None:
             y_TD = y_TD + self.shared(x_TD)
         return y_TD.view_as(x_BSD), Routing(logit_BSE, score_BSE, chosen)
 
-    def _compute(self, x_TD: Tensor, weight_TK: Tensor, expert_TK: Tensor) -> Tensor:
+    def compute_local(self, x_TD: Tensor, weight_TK: Tensor, expert_TK: Tensor) -> Tensor:
+        """The weighted sum of each token's experts, all of which are here."""
         grad = torch.is_grad_enabled()
         align = grad and x_TD.dtype == torch.bfloat16 and x_TD.device.type == "cpu"
-        place_TK, ends_E, rows = places(expert_TK, self.experts.count, align)
+        place_TK, ends_E, rows = places(expert_TK, len(self.gate_up_EDH), align)
         gate_up_EDH, down_EHD = self._weights(x_TD.dtype)
         # decoding calls the function itself: an operator defined in Python costs tens of microseconds a call
         run = experts_forward if grad else compute
@@ -277,8 +285,15 @@ def expert_choice(score_BSE: Tensor, top_k: int, real_BS: Tensor | None = None) 
     return weight_BEC[taken_BEC], expert_BEC[taken_BEC], token_BEC[taken_BEC]
 
 
-def balance(routing: Routing, real_BS: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
+def balance(
+    routing: Routing,
+    real_BS: Tensor | None,
+    experts: Experts,
+    total: Callable[[Tensor], Tensor] = lambda statistic: statistic,
+) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's weighted losses over the micro-batch (scalar) and over each sequence (scalar), and its load (E,).
+
+    Where S is but some columns of the rows, `total` adds a statistic up over all of them; the load is these columns'.
 
     | loss           | value                                                        | scale                    |
     |----------------|--------------------------------------------------------------|--------------------------|
@@ -295,21 +310,21 @@ def balance(routing: Routing, real_BS: Tensor | None, experts: Experts) -> tuple
     B, S, E = routing.score_BSE.shape
     K = experts.top_k
     kept_BS = routing.score_BSE.new_ones(B, S) if real_BS is None else real_BS.to(routing.score_BSE.dtype)
-    tokens_B = kept_BS.sum(1)
+    tokens_B = total(kept_BS.sum(1))
     expert_R, token_R = routing.chosen
     kept_R = kept_BS.flatten().index_select(0, token_R)
     load_E = kept_BS.new_zeros(E).scatter_add_(0, expert_R, kept_R)
     score_BSE = routing.score_BSE
     if experts.score == "sigmoid":
         score_BSE = score_BSE / score_BSE.sum(-1, keepdim=True)
-    sum_BE = torch.einsum("bs,bse->be", kept_BS, score_BSE)
+    sum_BE = total(torch.einsum("bs,bse->be", kept_BS, score_BSE))
     tokens = tokens_B.sum().clamp_min(1)
     loss = routing.score_BSE.new_zeros(())
     if experts.balance_loss:
-        loss = loss + experts.balance_loss * E * (load_E / (tokens * K) * (sum_BE.sum(0) / tokens)).sum()
+        loss = loss + experts.balance_loss * E * (total(load_E) / (tokens * K) * (sum_BE.sum(0) / tokens)).sum()
     if experts.z_loss:
         z_BS = routing.logit_BSE.logsumexp(dim=-1).square()
-        loss = loss + experts.z_loss * (kept_BS * z_BS).sum() / (tokens * K)
+        loss = loss + experts.z_loss * total((kept_BS * z_BS).sum()) / (tokens * K)
     sequence = loss.new_zeros(())
     if experts.sequence_loss:
         favourite_BSK = score_BSE.detach().topk(K, dim=-1).indices
@@ -317,6 +332,7 @@ def balance(routing: Routing, real_BS: Tensor | None, experts: Experts) -> tuple
             1, favourite_BSK.flatten(1), kept_BS.repeat_interleave(K, dim=1)
         )
         per_token_B1 = 1 / tokens_B.clamp_min(1)[:, None]
+        times_BE = total(times_BE)
         each_B = (E / K * times_BE * per_token_B1 * (sum_BE * per_token_B1)).sum(-1)
         sequence = experts.sequence_loss * each_B.sum() / (tokens_B > 0).sum().clamp_min(1)
     return loss, sequence, load_E.long()

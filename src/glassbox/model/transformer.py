@@ -7,13 +7,14 @@ Letters: B batch, T tokens of a row, D model width, V vocabulary, L layers with 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
 from glassbox.model.attention import Attention, Shared, share
 from glassbox.model.cache import Cache
@@ -33,12 +34,30 @@ class Output:
     """States before the final norm, fp32: what `Transformer.draft` goes on from."""
     aux: Tensor
     """Scalar, fp32: the weighted router losses (`experts.balance`), those over the micro-batch averaged over layers,
-    those over sequences summed; 0 if dense or decoding from a cache."""
+    those over sequences summed; 0 if dense or decoding from a cache. Of a stretch of layers: its part of the whole."""
     load_LE: Tensor | None
     """Tokens sent to each expert of each layer that has experts, those of multi-token blocks after them, padding left
     out; None if dense or decoding."""
     drafts: tuple[Tensor, ...] = ()
     """If asked for: for k = 1, 2 ... the state (B, T, D) whose logits at position i predict token i + k + 1."""
+
+
+register_dataclass(Output)  # FSDP looks for tensors in what a module returns
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of its rows a network works on, where several processes share them out; all of them alone."""
+
+    index: int = 0
+    count: int = 1
+    total: Callable[[Tensor], Tensor] = lambda statistic: statistic
+    """Adds up a statistic over all columns of the rows; its gradient reaches this process's own part of it."""
+
+    def own(self, x_BT: Tensor) -> Tensor:
+        """This process's columns, (B, T / count, ...)."""
+        T = x_BT.shape[1]
+        return x_BT[:, T * self.index // self.count : T * (self.index + 1) // self.count]
 
 
 class Block(nn.Module):
@@ -98,6 +117,10 @@ class Transformer(nn.Module):
         self.network, self.vocab_size = network, vocab_size
         self.compute_dtype = torch.float32
         """Type of the matrix products; set it to bfloat16 for mixed precision."""
+        self.columns = Columns()
+        """The columns that this process computes; what it is given and attends to are whole rows all the same."""
+        self.ends = True
+        """Whether the last layer is here; without it (`train/parallel/stages.py`) `Output.hidden_BTD` is the state."""
         self.embedding = nn.Embedding(vocab_size, network.dim, _weight=torch.empty(vocab_size, network.dim))
         self.blocks = nn.ModuleList(Block(network, layer) for layer in range(network.layers))
         self.norm = norm(network)
@@ -118,17 +141,20 @@ class Transformer(nn.Module):
         documents_BT: Tensor | None = None,
         cache: Cache | None = None,
         drafts: bool = False,
+        state_BTD: Tensor | None = None,
     ) -> Output:
-        """Run the network.
+        """Run the network, or in a pipeline a stretch of its layers, from the state that the layers before them left.
 
         Without a cache: `positions_BT` restart at 0 in each document (None: 0..T-1), and tokens attend to earlier
         tokens of their own run of equal numbers in `documents_BT` (None: to all); a negative number marks padding,
         which router losses and loads leave out. With a cache of B rows: the new tokens are stored at `positions_BT` and
         attend to everything stored at or before their own position (negative: padding); None: the rows are new and
-        start at 0. With `drafts` (and no cache) the multi-token blocks run too.
+        start at 0. With `drafts` (and no cache) the multi-token blocks run too. The output has `columns` alone.
         """
         shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
-        x_BTD = self._embed(ids_BT)
+        if shared.real_BT is not None:
+            shared = replace(shared, real_BT=self.columns.own(shared.real_BT))
+        x_BTD = self._embed(self.columns.own(ids_BT)) if state_BTD is None else state_BTD
         routings: list[Routing | None] = []
         for block in self.blocks:
             x_BTD, routing = block(x_BTD, shared, cache)
@@ -137,15 +163,15 @@ class Transformer(nn.Module):
         if drafts:
             for k, module in enumerate(self.multi_token, 1):
                 # the last k positions have no token to look at; what they are given instead, nobody may use
-                ahead_BTD = self._embed(ids_BT.roll(-k, dims=1))
+                ahead_BTD = self._embed(self.columns.own(ids_BT.roll(-k, dims=1)))
                 hidden, routing = module(self._handed_on(x_BTD), ahead_BTD, shared, None)
                 drafted.append(self._scaled(hidden))
                 routings.append(routing)
-        hidden_BTD = self._scaled(self.norm(x_BTD, self.compute_dtype))
+        hidden_BTD = self._scaled(self.norm(x_BTD, self.compute_dtype)) if self.ends else x_BTD
         aux, load_LE = x_BTD.new_zeros(()), None
         chosen = [routing for routing in routings if routing is not None]
         if chosen and cache is None:
-            aux, load_LE = self._balance(chosen, shared.real_BT)
+            aux, load_LE = self._balance(chosen, shared.real_BT, drafts)
         return Output(hidden_BTD, x_BTD, aux, load_LE, tuple(drafted))
 
     def draft(
@@ -170,11 +196,20 @@ class Transformer(nn.Module):
         assert self.network.multi_token is not None
         return self.norm(state_BTD, torch.float32) if self.network.multi_token.normed else state_BTD
 
-    def _balance(self, routings: list[Routing], real_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    def expert_layers(self, drafts: bool) -> int:
+        """Layers of the whole network that have experts, those of its multi-token blocks with `drafts`."""
+        network = self.network
+        if network.experts is None:
+            return 0
+        ahead = network.multi_token.depth if drafts and network.multi_token else 0
+        return network.layers - network.dense_layers + ahead
+
+    def _balance(self, routings: list[Routing], real_BT: Tensor | None, drafts: bool) -> tuple[Tensor, Tensor]:
         assert self.network.experts is not None
-        each = [balance(routing, real_BT, self.network.experts) for routing in routings]
+        each = [balance(routing, real_BT, self.network.experts, self.columns.total) for routing in routings]
         losses, sequence_losses, loads = zip(*each, strict=True)
-        return torch.stack(losses).mean() + torch.stack(sequence_losses).sum(), torch.stack(loads)
+        mean = torch.stack(losses).sum() / self.expert_layers(drafts)
+        return mean + torch.stack(sequence_losses).sum(), torch.stack(loads)
 
     def routers(self) -> list[Router]:
         """The routers in the order of `Output.load_LE`."""
@@ -205,15 +240,19 @@ class Transformer(nn.Module):
         A tensor's values follow from the seed and its name, not from the order of building.
         """
         for name, weight in (*self.named_parameters(), *self.named_buffers()):
-            if weight.dim() == 1:
-                weight.fill_(0.0 if "bias" in name else 1.0)
-                continue
-            std = self.network.init_std * mup_width(name, self.network) ** -0.5
-            generator = named_generator(seed, name, weight.device)
-            if self.network.init == "truncated":
-                nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
-            else:
-                weight.normal_(std=std, generator=generator)
+            init_weight(name, weight, self.network, seed)
+
+
+@torch.no_grad()
+def init_weight(name: str, weight: Tensor, network: Network, seed: int) -> Tensor:
+    """Set the whole named weight to its first value (`Transformer.init_weights`), in place; returns it."""
+    if weight.dim() == 1:
+        return weight.fill_(0.0 if "bias" in name else 1.0)
+    std = network.init_std * mup_width(name, network) ** -0.5
+    generator = named_generator(seed, name, weight.device)
+    if network.init == "truncated":
+        return nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
+    return weight.normal_(std=std, generator=generator)
 
 
 def named_generator(seed: int, name: str, device: str | torch.device = "cpu") -> torch.Generator:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassbox.model.transformer import Transformer
-from glassbox.train.losses import label_logprobs, labelled, labelled_ahead, most_likely, token_nll
-from glassbox.train.rows import IGNORE, forward, micro_batches, to_rows
+from glassbox.model.transformer import Output, Transformer
+from glassbox.train.losses import label_logprobs, labelled_ahead, most_likely, token_nll
+from glassbox.train.parallel.place import Placed
+from glassbox.train.rows import IGNORE, Rows, to_rows
 
 
 @dataclass
@@ -38,29 +39,39 @@ class HeldOut:
 
 
 @torch.no_grad()
-def measure(model: Transformer, batch: Any, micro_rows: int = 8) -> HeldOut:
-    """Read a batch of held-out text, its true tokens given at every position."""
-    found, device, depth = HeldOut(), next(model.parameters()).device, len(model.multi_token)
-    rows = to_rows(batch)
-    for micro in micro_batches(rows, micro_rows, device):
-        output, head_VD = forward(model, micro, drafts=depth > 0), model.head_VD
-        hidden_ND, labels_N = labelled(output.hidden_BTD, micro["labels"])
-        nats = float(token_nll(hidden_ND, head_VD, labels_N).double().sum())
-        here = HeldOut(nats, len(labels_N))
-        if depth:
-            own_BT = most_likely(output.hidden_BTD.flatten(0, 1), head_VD).view(micro["labels"].shape)
-            own_BT = torch.cat([own_BT[:, :1], own_BT[:, :-1]], dim=1)  # the network's own choice for each position
-            own_BT = own_BT.where(micro["labels"] != IGNORE, IGNORE)
-        for k, draft_BTD in enumerate(output.drafts, 1):
-            draft_ND, own_N = labelled_ahead(draft_BTD, {**micro, "labels": own_BT}, k + 1)
-            here.accepted.append(int((most_likely(draft_ND, head_VD) == own_N).sum()))
-            here.drafted.append(len(own_N))
-        found = found + here
+def measure(model: Placed | Transformer, batch: Any, micro_rows: int = 8) -> HeldOut:
+    """Read a batch of held-out text, its true tokens given at every position. The processes of a plan share its rows
+    out; drafts are measured where each has whole rows."""
+    placed = model if isinstance(model, Placed) else Placed([model])
+    ranks, network = placed.ranks, placed.model
+    found, depth = HeldOut(), len(network.multi_token) * (ranks.columns.count == 1)
+    mine = {name: value[list(ranks.share.of(len(value)))] for name, value in to_rows(batch).items()}
+    for micro, _ in placed.micro_batches(mine, micro_rows):
+        output, own = placed.output(micro, drafts=depth > 0)
+        hidden_ND, labels_N = labelled_ahead(output.hidden_BTD, own, 1)
+        nats = float(token_nll(hidden_ND, network.head_VD, labels_N).double().sum())
+        found = found + HeldOut(nats, len(labels_N)) + _drafted(output, network.head_VD, micro)
+    nats, tokens, *drafts = ranks.total([found.nats, found.tokens, *found.accepted, *found.drafted])
+    counts = [int(count) for count in drafts]
+    return HeldOut(nats, int(tokens), counts[:depth], counts[depth:])
+
+
+def _drafted(output: Output, head_VD: Tensor, micro: Rows) -> HeldOut:
+    """How often each multi-token block names what the network itself finds most likely."""
+    found = HeldOut()
+    if output.drafts:
+        own_BT = most_likely(output.hidden_BTD.flatten(0, 1), head_VD).view(micro["labels"].shape)
+        own_BT = torch.cat([own_BT[:, :1], own_BT[:, :-1]], dim=1)  # the network's own choice for each position
+        own_BT = own_BT.where(micro["labels"] != IGNORE, IGNORE)
+    for k, draft_BTD in enumerate(output.drafts, 1):
+        draft_ND, own_N = labelled_ahead(draft_BTD, {**micro, "labels": own_BT}, k + 1)
+        found.accepted.append(int((most_likely(draft_ND, head_VD) == own_N).sum()))
+        found.drafted.append(len(own_N))
     return found
 
 
 def held_out_metrics(
-    model: Transformer, held_out: Iterable[tuple[Any, int]], source: str, micro_rows: int = 8
+    model: Placed | Transformer, held_out: Iterable[tuple[Any, int]], source: str, micro_rows: int = 8
 ) -> dict[str, float]:
     """`bits_per_byte/<source>`: summed nats / ln 2 / bytes; and, for a network that predicts further ahead,
     `acceptance/<source>` (`acceptance_2/<source>` for the second block, and so on): accepted over drafted. Empty if
@@ -87,19 +98,33 @@ def acceptance_name(block: int) -> str:
 
 
 @torch.no_grad()
-def logprobs_of_labels(model: Transformer, batch: Any, micro_rows: int = 8, temperature: float = 1.0) -> Tensor:
+def logprobs_of_labels(
+    model: Placed | Transformer, batch: Any, micro_rows: int = 8, temperature: float = 1.0
+) -> Tensor:
     """log p of each label in nats at its own position, at `temperature`; in the shape of `labels`, 0 where there is
-    none; in memory.
+    none; in memory. The processes of a plan share the rows out, and each gets the whole answer.
 
     The reference of DPO (sum it over the last dimension) and of GRPO's divergence: what the objective computes for
     the same weights, so that log-ratios start at 0.
     """
+    placed = model if isinstance(model, Placed) else Placed([model])
+    ranks, network = placed.ranks, placed.model
     rows = to_rows(batch)
-    result = torch.zeros(rows["labels"].shape)
-    start, device = 0, next(model.parameters()).device
-    for micro in micro_batches(rows, micro_rows, device):
-        hidden_BTD, labels_BT = forward(model, micro).hidden_BTD, micro["labels"].flatten(0, -2)
-        logprobs = label_logprobs(hidden_BTD / temperature, model.head_VD, labels_BT).view(micro["labels"].shape)
-        result[start : start + len(logprobs), ..., : logprobs.shape[-1]] = logprobs.cpu()
+    mine = ranks.share.of(len(rows["ids"]))
+    result = torch.zeros(rows["labels"].shape, device=placed.device)
+    start = mine.start
+    for micro, _ in placed.micro_batches({name: value[list(mine)] for name, value in rows.items()}, micro_rows):
+        output, own = placed.output(micro)
+        hidden_BTD, shape = output.hidden_BTD / temperature, micro["labels"].shape
+        if ranks.columns.count == 1:
+            logprobs = label_logprobs(hidden_BTD, network.head_VD, micro["labels"].flatten(0, -2)).view(shape)
+        else:
+            logprobs = torch.zeros(shape, device=placed.device)
+            nll_BT = token_nll(hidden_BTD.flatten(0, 1), network.head_VD, own["target_1"].flatten())
+            columns = network.columns.own(torch.arange(shape[-1])[None])[0]
+            ahead = (columns + 1).clamp(max=shape[-1] - 1)  # the last column predicts nothing: its value is 0
+            logprobs.view(-1, shape[-1]).index_add_(1, ahead.to(placed.device), -nll_BT.view(-1, len(columns)))
+        kept = result[start : min(start + len(logprobs), mine.stop)]
+        kept[..., : shape[-1]] = logprobs[: len(kept)]
         start += len(logprobs)
-    return result
+    return ranks.sum_(result).cpu()

@@ -21,21 +21,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassbox.errors import GlassboxError
+from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import Workspace
 from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
+from glassbox.recipe.rates import factor
 from glassbox.recipe.size import train_flops
-from glassbox.tokens.order import ALL, Share
+from glassbox.tokens.order import Share
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_optimizer, set_rates
+from glassbox.train.parallel.place import Placed, clip_gradients, fill, hold_back, place, sum_over_columns
 from glassbox.train.recompute import all_blocks, recompute_blocks
-from glassbox.train.rows import Rows, forward, has_target, labelled_tokens, micro_batches, real_tokens, to_rows
-from glassbox.train.schedule import factor
+from glassbox.train.rows import (
+    Rows,
+    has_target,
+    labelled_tokens,
+    real_tokens,
+    to_rows,
+)
 from glassbox.train.throughput import peak_flops
 
 log = logging.getLogger("glassbox")
@@ -93,39 +100,48 @@ def fit(
     loop: Loop,
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate: Callable[[Placed], dict[str, float]] | None = None,
+    first_values: Callable[[str], Tensor] | None = None,
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
     `batch_at(step, share)` gives a process's share of a step's rows (see `rows.py`) and is called when their turn
     comes, so it may use the model as it then is. `course(step)` says how the step trains. `denominator(rows)` is what
     the step's summed loss is divided by, counted over the whole step: the gradient does not depend on
-    `loop.micro_rows`.
-    `evaluate()` returns named numbers for the metrics stream.
+    `loop.micro_rows`. `evaluate(placed)` returns named numbers for the metrics stream. `first_values(name)` gives the
+    whole tensors of a model on the meta device, where there is no checkpoint.
 
-    Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was requested.
+    Under a plan (`loop.parallel`) every process of the run calls this with the same arguments, and the model is cut
+    down to its part. Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was
+    requested.
     """
     torch.set_num_threads(workspace.threads)
-    model.compute_dtype = compute_dtype(loop, workspace.device)
-    optimizer = build_optimizer(model, course(0).optimizer)
+    placed = place(model, loop.parallel, workspace.device)
+    ranks = placed.ranks
+    for part in placed.parts:
+        part.compute_dtype = compute_dtype(loop, workspace.device)
+        recompute_blocks(part, loop.recompute)
+        if loop.compile:
+            compile_blocks(part)
     checkpoints = workspace.path("checkpoints")
-    progress = checkpoint.resume(checkpoints, model, optimizer)
+    if first_values is not None:
+        fill(placed, first_values)
+    optimizer = build_optimizer(placed, course(0).optimizer)
+    progress = checkpoint.resume(checkpoints, placed.model, optimizer)
     workspace.rewind_metrics(progress.step)
-    scaling = model.compute_dtype == torch.float16
-    recompute_blocks(model, loop.recompute)
-    if loop.compile:
-        compile_blocks(model)
-    meter = Meter(model, progress)
+    scaling = placed.model.compute_dtype == torch.float16
+    meter = Meter(placed, progress)
 
     while progress.step < steps:
         started = time.perf_counter()
-        now, rows = course(progress.step), to_rows(batch_at(progress.step, ALL))
+        now, rows = course(progress.step), to_rows(batch_at(progress.step, ranks.share))
         if now.network is not None:
-            model.network = now.network
+            for part in placed.parts:
+                part.network = now.network
         scale = progress.loss_scale if scaling else 1.0
-        result = accumulate(model, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), now.optimizer.clip)
-        loss, grad_norm = float(result.loss), float(norm)
+        result = accumulate(placed, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
+        sum_over_columns(placed)
+        loss, grad_norm = result.loss, clip_gradients(placed, now.optimizer.clip)
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if scaling:
             progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
@@ -134,7 +150,7 @@ def fit(
         if finite:
             set_rates(optimizer, now.lr, now.optimizer)
             optimizer.step()
-            move_biases(model, result, now.beside.score_bias_rate)
+            move_biases(placed, result, now.beside.score_bias_rate)
         else:
             progress.skipped += 1
             log.warning("step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2)
@@ -145,19 +161,20 @@ def fit(
         done = progress.step == steps
         workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
         if progress.step % loop.log_every == 0 or done:
-            metrics = {name: float(value) for name, value in result.metrics.items()}
+            metrics = dict(result.metrics)
             if scaling:
                 metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
             workspace.metric(progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics, **meter.read(result))
         if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
             with torch.no_grad():
-                progress.evaluation = evaluate()
+                progress.evaluation = evaluate(placed)
+            placed.settle()
             workspace.metric(progress.step, **progress.evaluation)
-        stopping = not done and workspace.stop_requested()
+        stopping = not done and ranks.most([float(workspace.stop_requested())])[0] > 0
         if progress.step % loop.checkpoint_every == 0 or done or stopping:
-            checkpoint.save(checkpoints, model, optimizer, progress)
+            checkpoint.save(checkpoints, placed.model, optimizer, progress)
         if stopping:
-            workspace.stop_if_asked()
+            raise Interrupted("stopped on request; run the same command again to go on")
     return progress
 
 
@@ -187,20 +204,24 @@ def _cpu_has_bf16() -> bool:
 
 @dataclass
 class StepResult:
-    """A step's outcome, gradients aside: they are in the parameters."""
+    """A step's outcome over all processes, gradients aside: they are in the parameters."""
 
-    loss: Tensor
-    """Scalar: the objective's sum over the step's denominator, router losses not included."""
-    metrics: dict[str, Tensor]
+    loss: float
+    """The objective's sum over the step's denominator, router losses not included."""
+    metrics: dict[str, float]
     """The objective's other sums, over the same denominator; `router_loss` for a mixture of experts."""
     load_LE: Tensor | None
     """Tokens that each expert of each layer took."""
+    tokens: int
+    """Tokens read, without padding."""
+    labels: int
+    """Tokens with a target."""
     positions: int
     """Positions computed, padding included."""
 
 
 def accumulate(
-    model: Transformer,
+    model: Placed | Transformer,
     rows: Rows,
     objective: Objective,
     denominator: float,
@@ -210,40 +231,50 @@ def accumulate(
 ) -> StepResult:
     """Add the gradient of (sum of the objective / denominator + what is trained beside it) to the parameters.
 
-    One micro-batch is in memory at a time. Router losses are means over a micro-batch's tokens, so they enter with the
+    `rows` are this process's, and `denominator` is counted on them; both are counted together over all processes. One
+    micro-batch is in memory at a time. Router losses are means over a micro-batch's tokens, so they enter with the
     micro-batch's share of the step's tokens; the multi-token loss is a mean over the step's targets of each block.
-    `scale` multiplies the loss on its way back, and is divided out of the gradient again. Under data parallelism
-    `denominator`, targets and that share are summed over ranks.
+    `scale` multiplies the loss on its way back, and is divided out of the gradient again.
     """
-    device = next(model.parameters()).device
-    tokens, denominator = max(1, real_tokens(rows)), max(1, denominator)
-    drafts = beside.multi_token > 0 and len(model.multi_token) > 0
-    targets = [int(has_target(rows, k + 1).sum()) for k in range(1, len(model.multi_token) + 1)] if drafts else []
+    placed = model if isinstance(model, Placed) else Placed([model])
+    network, ranks = placed.model, placed.ranks
+    depth = len(network.multi_token)
+    drafts = beside.multi_token > 0 and depth > 0
+    counted = [denominator, real_tokens(rows), labelled_tokens(rows)]
+    counted += [int(has_target(rows, k + 1).sum()) for k in range(1, depth + 1)] if drafts else []
+    whole, tokens, labels, *targets = ranks.total([count * ranks.first_of_row for count in counted])
     totals: dict[str, Tensor] = {}
     load_LE, positions = None, 0
-    for micro in micro_batches(rows, micro_rows, device):
-        output = forward(model, micro, drafts)
-        head_VD = model.head_VD
-        loss, metrics = objective(output, head_VD, micro)
-        loss = loss / denominator
-        sums = {"loss": loss} | {name: value / denominator for name, value in metrics.items()}
+    for micro, last in placed.micro_batches(rows, micro_rows):
+        hold_back(placed, last)
+        output, own = placed.output(micro, drafts)
+        head_VD = network.head_VD
+        loss, metrics = objective(output, head_VD, own)
+        loss = loss / max(1, whole)
+        sums = {"loss": loss} | {name: value / max(1, whole) for name, value in metrics.items()}
         if output.load_LE is not None:
-            sums["router_loss"] = output.aux * (real_tokens(micro) / tokens)
+            sums["router_loss"] = output.aux * (real_tokens(micro) / max(1, tokens))
             load_LE = output.load_LE if load_LE is None else load_LE + output.load_LE
             if beside.router_losses:
                 loss = loss + sums["router_loss"]
         if drafts:
-            sums["multi_token_loss"] = multi_token(output.drafts, head_VD, micro, targets)
+            sums["multi_token_loss"] = multi_token(output.drafts, head_VD, own, targets)
             loss = loss + beside.multi_token * sums["multi_token_loss"]
         (loss * scale).backward()
         for name, value in sums.items():
             totals[name] = totals.get(name, 0) + value.detach()
         positions += micro["ids"].numel()
     if scale != 1.0:
-        for parameter in model.parameters():
+        for _, parameter in placed.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale
-    return StepResult(totals.pop("loss"), totals, load_LE, positions)
+    if "router_loss" in totals and ranks.columns.index > 0:
+        totals["router_loss"] *= 0  # the same number on every process of a row
+    *summed, computed = ranks.total([*map(float, totals.values()), positions * ranks.first_of_row])
+    found = dict(zip(totals, summed, strict=True))
+    if load_LE is not None:
+        ranks.sum_(load_LE)
+    return StepResult(found.pop("loss"), found, load_LE, int(tokens), int(labels), int(computed))
 
 
 def next_scale(scale: float, steps_at_scale: int, finite: bool) -> tuple[float, int]:
@@ -256,11 +287,13 @@ def next_scale(scale: float, steps_at_scale: int, finite: bool) -> tuple[float, 
     return scale, steps_at_scale + 1
 
 
-def move_biases(model: Transformer, result: StepResult, rate: float) -> None:
+def move_biases(placed: Placed, result: StepResult, rate: float) -> None:
     """Move every router's score bias by `rate` against the step's loads (arXiv:2408.15664, algorithm 1)."""
     if result.load_LE is None or rate == 0:
         return
-    for router, load_E in zip(model.routers(), result.load_LE, strict=False):  # blocks that did not run have no load
+    for router, load_E in zip(
+        placed.model.routers(), result.load_LE, strict=False
+    ):  # blocks that did not run have no load
         router.move_bias(load_E, rate)
 
 
@@ -288,14 +321,14 @@ def compile_blocks(model: Transformer) -> None:
 class Meter:
     """Counts a run's work into its `Progress` and reads rates since the last reading."""
 
-    def __init__(self, model: Transformer, progress: Progress):
-        self.progress, self.model = progress, model
-        self.peak = peak_flops(next(model.parameters()).device, model.compute_dtype)
+    def __init__(self, placed: Placed, progress: Progress):
+        self.progress, self.model = progress, placed.model
+        self.peak = peak_flops(torch.device(placed.ranks.device), self.model.compute_dtype) * placed.ranks.world
         self._mark = (progress.tokens, progress.seconds, progress.flops)
 
     def count(self, rows: Rows, result: StepResult, seconds: float, ahead: bool) -> None:
-        self.progress.tokens += real_tokens(rows)
-        self.progress.labels += labelled_tokens(rows)
+        self.progress.tokens += result.tokens
+        self.progress.labels += result.labels
         self.progress.seconds += seconds
         context = rows["ids"].shape[-1]
         flops = train_flops(self.model.network, self.model.vocab_size, context, ahead=ahead)

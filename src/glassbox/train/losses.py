@@ -7,6 +7,7 @@ in fp64 if the hidden states are.
 Letters: B rows, T positions, D model width, V vocabulary, N tokens that carry a label, C tokens of a chunk.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,20 +46,16 @@ def summed_nll(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
     return _SummedNll.apply(hidden_ND, head_VD, labels_N)
 
 
-def labelled(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """The hidden states that predict a labelled token, with those labels: (N, D), (N,).
-
-    `labels[:, t]` is the token at position t, predicted from `hidden[:, t - 1]`. A label at position 0 has nothing to
-    be predicted from and is left out.
-    """
-    return labelled_ahead(hidden_BTD, {"labels": labels_BT}, 1)
-
-
 def labelled_ahead(hidden_BTD: Tensor, rows: Rows, distance: int) -> tuple[Tensor, Tensor]:
     """The states that predict a labelled token of their own document `distance` places on, with those labels.
 
-    The one place, beside `label_logprobs`, that shifts: a label belongs to the state `distance` places before it.
+    The one place, beside `rows.targets` and `label_logprobs`, that shifts: a label belongs to the state `distance`
+    places before it. Where the states are but some columns of the rows, `rows` holds their targets (`with_targets`).
     """
+    if f"target_{distance}" in rows:
+        target_N = rows[f"target_{distance}"].flatten()
+        index_N = (target_N != IGNORE).nonzero().squeeze(1)
+        return hidden_BTD.flatten(0, 1).index_select(0, index_N), target_N.index_select(0, index_N)
     index_N = has_target(rows, distance).flatten().nonzero().squeeze(1)
     labels_N = rows["labels"].flatten().index_select(0, index_N)
     return hidden_BTD.flatten(0, 1).index_select(0, index_N - distance), labels_N
@@ -78,11 +75,11 @@ def sequence_logprobs(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) ->
 
 def next_token(output: Output, head_VD: Tensor, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective of pretraining: summed negative log-likelihood of the labelled tokens in nats."""
-    hidden_ND, labels_N = labelled(output.hidden_BTD, rows["labels"])
+    hidden_ND, labels_N = labelled_ahead(output.hidden_BTD, rows, 1)
     return summed_nll(hidden_ND, head_VD, labels_N), {}
 
 
-def multi_token(drafts: tuple[Tensor, ...], head_VD: Tensor, rows: Rows, targets: list[int]) -> Tensor:
+def multi_token(drafts: tuple[Tensor, ...], head_VD: Tensor, rows: Rows, targets: Sequence[float]) -> Tensor:
     """The loss of the blocks that predict further ahead: for each of the D blocks its summed negative log-likelihood
     over its own `targets` of the whole step, averaged over blocks; nats a token (DeepSeek-V3, arXiv:2412.19437,
     equations 24 and 25).

@@ -2,12 +2,15 @@
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
-from glassbox.model.transformer import Transformer, mup_width
+from glassbox.model.transformer import mup_width
 from glassbox.recipe.optimizer import Optimizer
+from glassbox.train.parallel.place import Placed
 
 
-def build_optimizer(model: Transformer, settings: Optimizer) -> torch.optim.Optimizer:
+def build_optimizer(placed: Placed, settings: Optimizer) -> torch.optim.Optimizer:
     """Fused AdamW (arXiv:1711.05101) over groups of tensors that decay alike and learn alike.
 
     Matrices decay. Gains and biases do only with `decay_vectors`, the embedding and output head with
@@ -15,13 +18,14 @@ def build_optimizer(model: Transformer, settings: Optimizer) -> torch.optim.Opti
     than the base its tensors' input is (arXiv:2203.03466, table 8). A tensor without a gradient is left as it is, decay
     included. Fused is not torch's default on CPU, where it takes a third of the loop's time.
     """
-    embeddings = {id(model.embedding.weight), id(model.head.weight) if model.head is not None else None}
-    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        sort = "vectors" if parameter.ndim < 2 else "embeddings" if id(parameter) in embeddings else "matrices"
-        groups.setdefault((sort, mup_width(name, model.network)), []).append(parameter)
+    groups: dict[tuple[str, float, DeviceMesh | None], list[nn.Parameter]] = {}
+    for name, parameter in placed.parameters():
+        embedding = name in ("embedding.weight", "head.weight")
+        sort = "vectors" if parameter.ndim < 2 else "embeddings" if embedding else "matrices"
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups.setdefault((sort, mup_width(name, placed.model.network), mesh), []).append(parameter)
     found = torch.optim.AdamW(
-        [{"params": parameters, "sort": sort, "width": width} for (sort, width), parameters in groups.items()],
+        [{"params": parameters, "sort": sort, "width": width} for (sort, width, _), parameters in groups.items()],
         lr=settings.lr,
         fused=True,
     )

@@ -1,14 +1,20 @@
 """The stage `pretrain`: a network, new or grown from an earlier one, learns the next token of packed documents."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.model.folder import LoadedModel, load_model
 from glassbox.model.grow import grow
-from glassbox.model.transformer import Transformer
+from glassbox.model.transformer import Transformer, init_weight
+from glassbox.recipe.epochs import too_often
+from glassbox.recipe.network import Network
+from glassbox.recipe.rates import phase_rate
 from glassbox.recipe.training import PretrainStage
 from glassbox.tokens.batches import PretrainData, held_out_rows
 from glassbox.tokens.shards import TokenFolder
@@ -17,7 +23,7 @@ from glassbox.train.evaluation import held_out_metrics
 from glassbox.train.finish import finish
 from glassbox.train.loop import Beside, Course, fit
 from glassbox.train.losses import next_token
-from glassbox.train.schedule import factor
+from glassbox.train.parallel.place import Placed
 
 HELD_OUT_WINDOWS = 64
 """Windows of each source's held-out text measured in the loop, evenly spaced over it."""
@@ -29,15 +35,18 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
     tokens = inputs.one("tokens")
     folder = TokenFolder(tokens)
     data = PretrainData(tokens, config.phases, workspace.seed)
-    model = Transformer(config.model, folder.vocab_size)
+    if wrong := too_often(data.epochs(), config.max_epochs):
+        raise RequestError(wrong)
+    with torch.device("meta"):
+        model = Transformer(config.model, folder.vocab_size)
     source = inputs.maybe("model")
     if source is None:
-        model.init_weights(workspace.seed)
+        shapes = {name: weight.shape for name, weight in (*model.named_parameters(), *model.named_buffers())}
+        first_values: Callable[[str], Tensor] = partial(_new, shapes, config.model, workspace)
     else:
-        model.load_state_dict(_carried_over(source / "model", config, folder, workspace.seed))
-    model.to(workspace.device)
+        first_values = _carried_over(source / "model", config, folder, workspace.seed).__getitem__
     context = max(phase.context for phase in config.phases)
-    sources = sorted({source for phase in config.phases for source in phase.mixture})
+    sources = sorted({source.partition("/")[0] for phase in config.phases for source in phase.mixture})
 
     progress = fit(
         model,
@@ -47,7 +56,8 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
         steps=data.steps,
         loop=config.loop,
         workspace=workspace,
-        evaluate=lambda: held_out(model, tokens, sources, context, config.loop.micro_rows),
+        evaluate=lambda placed: held_out(placed, tokens, sources, context, config.loop.micro_rows),
+        first_values=first_values,
     )
     tokenizer = load_tokenizer(folder.tokenizer_folder)
     trained = LoadedModel(model, config.trained, folder.vocab_size, context, tokenizer)
@@ -55,16 +65,17 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
 
 
 def course(config: PretrainStage, data: PretrainData, step: int) -> Course:
-    """How a step of the phases trains. A phase's own schedule spans its tokens; the stage's spans those of all phases
-    without one, one after another."""
-    number = data.locate(step)[0]
-    phase, optimizer = config.phases[number], config.phases[number].optimizer or config.optimizer
-    alike = [number] if phase.schedule else [n for n, one in enumerate(config.phases) if not one.schedule]
-    done = sum(config.phases[n].total_tokens for n in alike if n < number) + data.rows(step).start * phase.context
-    total = sum(config.phases[n].total_tokens for n in alike)
-    rate = factor(phase.schedule or config.schedule, done, len(data.rows(step)) * phase.context, total)
+    """How a step of the phases trains."""
+    number, rows = data.locate(step)[0], data.rows(step)
+    phase = config.phases[number]
+    lr = phase_rate(config, number, rows.start * phase.context, len(rows) * phase.context)
     beside = Beside(multi_token=phase.multi_token_loss, score_bias_rate=phase.score_bias_rate)
-    return Course(optimizer.lr * rate, optimizer, beside, config.network_in(number))
+    return Course(lr, phase.optimizer or config.optimizer, beside, config.network_in(number))
+
+
+def _new(shapes: dict[str, torch.Size], network: Network, workspace: Workspace, name: str) -> Tensor:
+    """The first value of a tensor of a new network."""
+    return init_weight(name, torch.empty(shapes[name], device=workspace.device), network, workspace.seed)
 
 
 def _carried_over(source: Path, config: PretrainStage, folder: TokenFolder, seed: int) -> dict[str, Tensor]:
@@ -79,10 +90,10 @@ def _carried_over(source: Path, config: PretrainStage, folder: TokenFolder, seed
     return grow(start.model.state_dict(), start.network, config.model, seed=seed, noise=config.upcycle_noise)
 
 
-def held_out(model: Transformer, tokens: Path, sources: list[str], context: int, micro_rows: int) -> dict[str, float]:
+def held_out(placed: Placed, tokens: Path, sources: list[str], context: int, micro_rows: int) -> dict[str, float]:
     """What `held_out_metrics` measures on each source's held-out windows; a source without any is left out."""
     found: dict[str, float] = {}
     for source in sources:
         windows = held_out_rows(tokens, source, context, HELD_OUT_WINDOWS)
-        found |= held_out_metrics(model, windows, source, micro_rows)
+        found |= held_out_metrics(placed, windows, source, micro_rows)
     return found

@@ -8,7 +8,7 @@ several sequences that must stay together: a preference pair is one row of ids (
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from glassbox.model.transformer import Output, Transformer
 
 IGNORE = -100
 """The label of a position without a target."""
+PADDING = -1
+"""The document of padding."""
 
 Rows = dict[str, Tensor]
 
@@ -37,28 +39,38 @@ def _tensor(array: np.ndarray) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def micro_batches(rows: Rows, sequences: int, device: torch.device) -> Iterator[Rows]:
+def rounds(rows: Rows, sequences: int) -> int:
+    """Micro-batches that rows are cut into."""
+    return -(-len(rows["ids"]) // _rows_of(rows, sequences))
+
+
+def _rows_of(rows: Rows, sequences: int) -> int:
+    per_row = rows["ids"][0].numel() // rows["ids"].shape[-1] if len(rows["ids"]) else 1
+    return max(1, sequences // per_row)
+
+
+def micro_batches(rows: Rows, sequences: int, device: torch.device, cut: bool = True) -> Iterator[Rows]:
     """Cut rows into micro-batches of at most `sequences` sequences (but one row at least), moved to `device`.
 
-    Columns after the micro-batch's last label are cut off: in a causal network they can change nothing before them, and
-    rows sorted by length then cost little padding.
+    Columns after the micro-batch's last label are cut off (unless not `cut`): in a causal network they can change
+    nothing before them, and rows sorted by length then cost little padding.
     """
-    per_row = rows["ids"][0].numel() // rows["ids"].shape[-1]
-    size = max(1, sequences // per_row)
+    size = _rows_of(rows, sequences)
     for start in range(0, len(rows["ids"]), size):
         micro = {name: value[start : start + size] for name, value in rows.items()}
-        shape, width = micro["ids"].shape, _used_width(micro["labels"])
+        shape = micro["ids"].shape
+        width = _used_width(micro["labels"]) if cut else shape[-1]
         yield {
             name: (value[..., :width] if value.shape == shape else value).to(device, non_blocking=True)
             for name, value in micro.items()
         }
 
 
-def forward(model: Transformer, micro: Rows, drafts: bool = False) -> Output:
+def forward(model: Transformer, micro: Rows, drafts: bool = False, state_BTD: Tensor | None = None) -> Output:
     """Run the network on a micro-batch, its multi-token blocks too with `drafts`; sequences that share a row become
     rows of their own."""
     flat = {name: micro[name].flatten(0, -2) for name in ("ids", "positions", "documents") if name in micro}
-    return model(flat["ids"], flat.get("positions"), flat.get("documents"), drafts=drafts)
+    return model(flat["ids"], flat.get("positions"), flat.get("documents"), drafts=drafts, state_BTD=state_BTD)
 
 
 def _used_width(labels: Tensor, multiple: int = 32) -> int:
@@ -82,6 +94,24 @@ def has_target(rows: Rows, distance: int) -> Tensor:
         documents = rows["documents"]
         found[..., distance:] &= documents[..., distance:] == documents[..., :-distance]
     return found
+
+
+def targets(rows: Rows, distance: int) -> Tensor:
+    """The label that each place has to predict, `distance` places on, in the shape of `labels`; -100: none."""
+    labels = rows["labels"].where(has_target(rows, distance), IGNORE)
+    return torch.cat([labels[..., distance:], labels.new_full((*labels.shape[:-1], distance), IGNORE)], dim=-1)
+
+
+def with_targets(rows: Rows, distances: int, own: Callable[[Tensor], Tensor]) -> Rows:
+    """The rows with a process's columns of what is to be predicted 1 to `distances` places on, under `target_1` ...:
+    what lies ahead of its last columns is among the columns of another."""
+    return rows | {f"target_{d}": own(targets(rows, d)) for d in range(1, distances + 1)}
+
+
+def empty_row(rows: Rows) -> Rows:
+    """A row of padding in the form of a step's rows."""
+    filled = {"labels": IGNORE, "documents": PADDING}
+    return {name: torch.full_like(value[:1], filled.get(name, 0)) for name, value in rows.items()}
 
 
 def row_count(rows: Rows) -> int:
