@@ -36,6 +36,8 @@ class Ranks:
     sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 1))
     mesh: DeviceMesh | None = None
     device: str = "cpu"
+    aside: Any = None
+    """A group of all processes on the CPU, for what happens beside the training: checkpoints."""
 
     @property
     def world(self) -> int:
@@ -118,7 +120,7 @@ def join(plan: Parallel, device: str = "cpu") -> Ranks:
     if not dist.is_initialized():
         open_group(device)
     mesh = init_device_mesh("cpu" if device == "cpu" else "cuda", tuple(sizes.values()), mesh_dim_names=DIMENSIONS)
-    return Ranks(plan, sizes, mesh, device)
+    return Ranks(plan, sizes, mesh, device, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
 
 def open_group(device: str, **where: Any) -> None:
