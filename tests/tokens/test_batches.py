@@ -1,11 +1,17 @@
 """Rows of pretraining and evaluation, against a brute-force reading of the shards."""
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glassbox.errors import RequestError
+from glassbox.recipe.epochs import epochs
 from glassbox.recipe.phases import Phase
 from glassbox.tokens.batches import NO_LABEL, PretrainData, held_out_rows
+from glassbox.tokens.order import Share
 from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import decode, token_bytes
 
@@ -59,29 +65,112 @@ def test_adding_a_phase_does_not_change_those_before(tokens_folder, pretraining)
     assert [short.windows(step) for step in range(10)] == [pretraining.windows(step) for step in range(10)]
 
 
+def windows_of(tokens_folder, source, context):
+    return len(TokenFolder(tokens_folder).shard(source, "train")) // context
+
+
+def read(data, steps):
+    """(source, window) of every row of the steps."""
+    return [row for step in steps for row in data.windows(step)]
+
+
 def test_every_window_of_an_epoch_is_read_once(tokens_folder):
-    count = len(TokenFolder(tokens_folder).shard("prose", "train")) // 16
-    phase = Phase(name="all", steps=3 * count, mixture={"prose": 1.0}, context=16, rows=1)
-    data = PretrainData(tokens_folder, [phase], seed=1)
-    # Rows come shuffled within blocks of the mixture, so epochs meet inside a block: compare draws over whole blocks.
-    drawn = {}
-    for row in range(3 * count // 1024 * 1024):
-        _, draw = data._mixtures[0].row(row)
-        drawn[draw] = data.windows(row)[0][1]
-    epochs = [[drawn[draw] for draw in range(e * count, (e + 1) * count) if draw in drawn] for e in range(3)]
-    assert sorted(epochs[0]) == list(range(count))
-    assert sorted(epochs[1]) == list(range(count))
-    assert epochs[0] != epochs[1]
+    count = windows_of(tokens_folder, "prose", 16)
+    phases = [Phase(name=name, steps=count, mixture={"prose": 1.0}, context=16, rows=1) for name in ("one", "two")]
+    data = PretrainData(tokens_folder, phases, seed=1)
+    first, second = (read(data, range(n * count, (n + 1) * count)) for n in range(2))
+    assert sorted(first) == sorted(second) == [("prose", window) for window in range(count)]
+    assert first != second
 
 
 def test_phases_of_one_context_go_on_where_the_last_stopped(tokens_folder):
-    phases = [Phase(name=name, steps=20, mixture={"code": 1.0}, context=16, rows=4) for name in ("a", "b")]
+    count = windows_of(tokens_folder, "code", 16)
+    lengths = (20, 1, count // 4 - 30)
+    phases = [Phase(name=str(n), steps=n, mixture={"code": 1.0, "prose": 1e-9}, context=16, rows=4) for n in lengths]
     data = PretrainData(tokens_folder, phases, seed=1)
-    assert len(TokenFolder(tokens_folder).shard("code", "train")) // 16 > 2048
-    first = {window for step in range(20) for window in data.windows(step)}
-    second = {window for step in range(20, 40) for window in data.windows(step)}
-    assert len(first) == len(second) == 80
-    assert not first & second
+    found = [window for source, window in read(data, range(data.steps)) if source == "code"]
+    assert len(found) == len(set(found)) == 4 * sum(lengths)
+
+
+def test_a_reshuffled_phase_reads_everything_anew_in_its_own_order(tokens_folder):
+    count = windows_of(tokens_folder, "prose", 16)
+    one = {"mixture": {"prose": 1.0}, "context": 16, "rows": 1}
+    phases = [
+        Phase(name="part", steps=count // 2, **one),
+        Phase(name="anneal", steps=count, reshuffle=True, **one),
+        Phase(name="rest", steps=count - count // 2, **one),
+    ]
+    data = PretrainData(tokens_folder, phases, seed=1)
+    ends = [0, count // 2, count // 2 + count, data.steps]
+    part, anneal, rest = (read(data, range(low, high)) for low, high in pairwise(ends))
+    whole = [("prose", window) for window in range(count)]
+    assert sorted(anneal) == whole
+    assert sorted(part + rest) == whole
+    assert anneal[: len(part)] != part
+    assert data.epochs()["prose"] == pytest.approx(2, rel=0.01)
+
+
+RAMPS = st.lists(st.integers(1, 9), min_size=1, max_size=4).flatmap(
+    lambda sizes: st.tuples(
+        st.just(sizes), st.lists(st.integers(1, 40), min_size=len(sizes), max_size=len(sizes), unique=True)
+    )
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(RAMPS, st.integers(1, 60), st.integers(1, 5), st.integers(1, 3))
+def test_ramps_start_at_their_tokens_and_every_row_is_read_once(tokens_folder, ramp, rows, processes, by):
+    sizes, starts = ramp[0], sorted(ramp[1])
+    entries = [{"rows": sizes[0]}]
+    for size, start in zip(sizes[1:], starts[1:], strict=True):
+        grows = {"by": by} if size > entries[-1]["rows"] else {}
+        entries.append({"rows": size, "after": start * 16, **grows})
+    mixture = {"code": 0.6, "prose": 0.4}
+    phases = [
+        Phase(name="ramp", tokens=rows * 16 - 3, mixture=mixture, context=16, rows=entries),
+        Phase(name="flat", tokens=33, mixture=mixture, context=8, rows=2),
+    ]
+    data = PretrainData(tokens_folder, phases, seed=2)
+    steps = [(data.locate(step), data.rows(step)) for step in range(data.steps)]
+    for number, phase in enumerate(phases):
+        mine = [(place, rows) for (n, place), rows in steps if n == number]
+        assert [place for place, _ in mine] == list(range(phase.total_steps))
+        assert [row for _, rows in mine for row in rows] == list(range(phase.total_rows))
+    tokens = [len(rows) * phases[n].context for (n, _), rows in steps]
+    assert [data.tokens_before(step) for step in range(data.steps)] == [0, *accumulate(tokens)][:-1]
+    ramped = [rows for (n, _), rows in steps if n == 0]
+    for entry in entries:
+        if (after := entry.get("after", 0) // 16) < phases[0].total_rows:
+            first = next(rows for rows in ramped if rows.start == after)
+            assert len(first) <= entry["rows"]
+            assert len(first) == entry["rows"] or first.stop in (rows.start for rows in [*ramped, range(rows, 0)])
+    for step in range(data.steps):
+        parts = [data.windows(step, Share(i, processes)) for i in range(processes)]
+        assert [row for part in parts for row in part] == data.windows(step)
+
+
+def test_growth_by_steps_has_equal_stretches(tokens_folder):
+    rows = [{"rows": 2}, {"rows": 8, "after": 480, "by": 2}]
+    phase = Phase(name="warm-up", tokens=800, mixture={"code": 1.0}, context=16, rows=rows)
+    data = PretrainData(tokens_folder, [phase], seed=1)
+    sizes = [(data.tokens_before(step), len(data.rows(step))) for step in range(data.steps)]
+    firsts = {size: tokens for tokens, size in reversed(sizes)}
+    assert (firsts[2], firsts[4], firsts[6], firsts[8]) == (0, 160, 320, 480)
+
+
+def test_a_step_read_anew_keeps_its_shape_and_goes_on_with_other_rows(tokens_folder, pretraining):
+    total = pretraining.steps
+    for step in range(total):
+        again = [pretraining.rows(step + n * total) for n in range(3)]
+        number = pretraining.locate(step)[0]
+        phase = pretraining.phases[number]
+        assert [pretraining.locate(step + n * total) for n in range(3)] == [pretraining.locate(step)] * 3
+        assert [rows.start - again[0].start for rows in again] == [0, phase.total_rows, 2 * phase.total_rows]
+        assert len({len(rows) for rows in again}) == 1
+        assert pretraining.batch(step + total).ids.shape == pretraining.batch(step).ids.shape
+    alone = PretrainData(tokens_folder, PHASES[:1], seed=11)
+    twice = read(alone, range(2 * alone.steps))
+    assert len(set(twice)) == len(twice)  # no window of the first reading comes again
 
 
 def test_documents_at_traces_every_token(pretraining, tokens_folder, tokenizer, corpus):
@@ -101,15 +190,22 @@ def test_documents_at_traces_every_token(pretraining, tokens_folder, tokenizer, 
                 assert piece.origin
 
 
-def test_epochs_counts_reading(pretraining, tokens_folder):
-    size = len(TokenFolder(tokens_folder).shard("problems", "train"))
-    assert pretraining.epochs()["problems"] == pytest.approx((0.2 * 6 * 8 * 64 + 0.75 * 4 * 4 * 32) / size)
+def test_epochs_are_the_windows_read(pretraining, tokens_folder):
+    sizes = TokenFolder(tokens_folder).train_sizes
+    counted = dict.fromkeys(pretraining.epochs(), 0)
+    for step in range(pretraining.steps):
+        context = pretraining.phases[pretraining.locate(step)[0]].context
+        for source, _ in pretraining.windows(step):
+            counted[source] += context
+    assert pretraining.epochs() == {source: tokens / sizes[source] for source, tokens in counted.items()}
+    closed = epochs(PHASES, sizes)
+    for source, found in pretraining.epochs().items():  # of each phase at most one row's difference
+        assert found == pytest.approx(closed[source], abs=(64 + 32 + 64) / sizes[source])
 
 
-def test_steps_outside_the_phases_are_refused(pretraining):
-    for step in (-1, pretraining.steps):
-        with pytest.raises(IndexError, match="outside the 15 steps"):
-            pretraining.batch(step)
+def test_steps_below_zero_are_refused(pretraining):
+    with pytest.raises(IndexError, match="counted from 0"):
+        pretraining.batch(-1)
 
 
 def test_a_source_smaller_than_a_window_is_a_clear_error(tokens_folder):

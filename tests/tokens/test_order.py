@@ -16,8 +16,14 @@ def test_golden_values():
     assert permute(np.arange(10), 10, round_keys(1, "golden")).tolist() == GOLDEN_10
     assert permute(np.arange(6), 1_000_003, round_keys(7, "golden")).tolist() == GOLDEN_1000003
     assert permute(np.array([0, 2**40 - 1]), 2**40, round_keys(7, "golden")).tolist() == GOLDEN_40_BITS
-    mixture = Mixture({"web": 0.7, "code": 0.3}, seed=1, purpose="phase 0")
-    assert [mixture.row(row) for row in (0, 1, 2, 1023, 1024, 10**9)] == GOLDEN_ROWS
+    mixture = Mixture({"web": 0.7, "code": 0.3}, rows=10**10, seed=1, purpose="phase 0")
+    assert drawn(mixture, (0, 1, 2, 1023, 1024, 10**9)) == GOLDEN_ROWS
+
+
+def drawn(mixture, rows):
+    """(source, draw) of each row."""
+    sources, draws = mixture.draws(np.array(rows, np.int64))
+    return [(mixture.sources[source], draw) for source, draw in zip(sources.tolist(), draws.tolist(), strict=True)]
 
 
 GOLDEN_KEY_0, GOLDEN_KEY_1 = 2381100051892844216, 12611025553538734437
@@ -69,40 +75,55 @@ def test_an_index_outside_is_refused():
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefg"), st.floats(0.001, 1000), min_size=1, max_size=7)
 
 
-@given(WEIGHTS, st.integers(0, 10**7))
-def test_shares_are_exact_at_every_block_boundary(weights, block):
-    mixture = Mixture(weights, 1, "p")
+@given(WEIGHTS, st.integers(0, 10**7), st.integers(1, 10**5))
+def test_shares_are_exact_at_every_block_boundary_and_at_the_end(weights, block, rest):
+    size = Mixture(weights, 1, 1, "p").block
     total = sum(Fraction(weight) for weight in weights.values())
-    counts, following = mixture.counts(block), mixture.counts(block + 1)
-    assert sum(counts) == block * mixture.block
-    for source, count, more in zip(mixture.sources, counts, following, strict=True):
-        assert abs(count - Fraction(weights[source]) / total * block * mixture.block) < 1
-        assert more >= count
+    counts = []
+    for rows in (block * size, (block + 1) * size, (block + 1) * size + rest):
+        counts.append(Mixture(weights, rows, 1, "p").counts)
+        assert sum(counts[-1]) == rows
+        for source, count in zip(sorted(weights), counts[-1], strict=True):
+            assert abs(count - Fraction(weights[source]) / total * rows) < 1
+    assert all(later >= count for count, later in zip(counts[0], counts[1], strict=True))
 
 
 @settings(max_examples=25)
-@given(WEIGHTS.filter(lambda w: min(w.values()) / sum(w.values()) > 1e-3), st.integers(0, 2**31))
-def test_each_draw_number_comes_once(weights, seed):
-    mixture = Mixture(weights, seed, "p")
+@given(WEIGHTS.filter(lambda w: min(w.values()) / sum(w.values()) > 1e-3), st.integers(0, 2**31), st.integers(1, 5000))
+def test_each_draw_number_comes_once_and_goes_on_when_read_anew(weights, seed, rows):
+    mixture = Mixture(weights, rows, seed, "p")
     assert mixture.block == BLOCK
-    drawn = {source: [] for source in weights}
-    for row in range(BLOCK):
-        source, draw = mixture.row(row)
-        drawn[source].append(draw)
-    for source, count in zip(mixture.sources, mixture.counts(1), strict=True):
-        assert sorted(drawn[source]) == list(range(count))
+    for turns in (1, 3):
+        found = drawn(mixture, range(turns * rows))
+        for source, count in zip(mixture.sources, mixture.counts, strict=True):
+            assert sorted(draw for name, draw in found if name == source) == list(range(turns * count))
+
+
+@settings(max_examples=25)
+@given(WEIGHTS, st.integers(1, 10**12), st.data())
+def test_any_rows_in_any_order_are_drawn_alike(weights, rows, data):
+    mixture = Mixture(weights, rows, 1, "p")
+    asked = data.draw(st.lists(st.integers(0, 2 * rows), min_size=1, max_size=20))
+    assert drawn(mixture, asked) == [drawn(mixture, [row])[0] for row in asked]
+
+
+def test_rows_of_whole_blocks_do_not_depend_on_where_the_phase_ends():
+    short, long = (Mixture({"a": 0.7, "b": 0.3}, rows, 1, "p") for rows in (3 * BLOCK, 9 * BLOCK + 17))
+    assert drawn(short, range(2 * BLOCK)) == drawn(long, range(2 * BLOCK))
 
 
 def test_a_source_of_tiny_weight_is_drawn_as_often_as_it_should():
-    mixture = Mixture({"big": 1.0, "small": 1e-5}, 1, "p")
-    assert mixture.counts(1)[mixture.sources.index("small")] >= 1
-    assert abs(mixture.counts(100)[1] - 100 * mixture.block * 1e-5 / (1 + 1e-5)) < 1
+    block = Mixture({"big": 1.0, "small": 1e-5}, 1, 1, "p").block
+    mixture = Mixture({"big": 1.0, "small": 1e-5}, 100 * block, 1, "p")
+    first = drawn(mixture, range(block))
+    assert sum(name == "small" for name, _ in first) >= 1
+    assert abs(mixture.counts[1] - 100 * block * 1e-5 / (1 + 1e-5)) < 1
 
 
 def test_sources_without_weight_are_never_drawn():
-    assert Mixture({"a": 1.0, "b": 0.0}, 1, "p").sources == ("a",)
+    assert Mixture({"a": 1.0, "b": 0.0}, 10, 1, "p").sources == ("a",)
 
 
 def test_the_order_of_names_does_not_matter():
-    one, other = Mixture({"a": 1, "b": 2}, 1, "p"), Mixture({"b": 2, "a": 1}, 1, "p")
-    assert [one.row(row) for row in range(50)] == [other.row(row) for row in range(50)]
+    one, other = Mixture({"a": 1, "b": 2}, 500, 1, "p"), Mixture({"b": 2, "a": 1}, 500, 1, "p")
+    assert drawn(one, range(50)) == drawn(other, range(50))

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
+from glassbox.recipe.base import NOT_IDENTITY, Names, Settings, Stage
 from glassbox.recipe.training import Sampling
 
 ProblemName = Literal[
@@ -149,3 +149,9 @@ class TokenizeStage(Stage):
     """One shard folder per source; training problems, when given, enter as the source `problems`."""
     held_out: float = Field(default=0.01, ge=0, lt=1)
     """Share of the documents kept for evaluation, chosen by the hash of the document's id."""
+    categories: Names = ()
+    """Sources whose training text is divided by the category that their curate stage found, so that mixtures can
+    weigh `source/category`; the class names must be folder names."""
+    sizes: dict[str, int] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    """Training tokens expected of a source (or of `source/category`): what `plan` counts epochs with until they are
+    there."""

@@ -5,8 +5,10 @@ stays inside each piece (`documents`), positions restart with it, and its first 
 is not part of it.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassbox.errors import RequestError
+from glassbox.recipe.epochs import shares
 from glassbox.recipe.phases import Phase
 from glassbox.tokens.order import ALL, Mixture, Share, permute, round_keys
 from glassbox.tokens.shards import TokenFolder, TokenShards
@@ -67,51 +70,55 @@ class PretrainData:
     """The rows of every pretraining step, as a function of (tokens, phases, seed, step).
 
     Each phase draws windows of its context length from its mixture. A source is read once without repetition before it
-    is read again in a new order; phases of the same context length go on where the last one left off (at its next block
-    of the mixture). The tokens after a source's last whole window are not read.
+    is read again in a new order; phases of the same context length go on where the last one left off, a phase with
+    `reshuffle` begins in an order of its own. The tokens after a source's last whole window are not read.
+
+    A step at or past `steps` is an earlier one read anew: `divmod(step, steps)` says how often and which; it has that
+    step's shape, and rows from after its phase's end.
     """
 
     def __init__(self, tokens_folder: Path, phases: Sequence[Phase], seed: int):
         self._folder = TokenFolder(tokens_folder)
         self._seed = seed
         self.phases = tuple(phases)
-        self.steps = sum(phase.total_steps for phase in phases)
-        self._mixtures = [Mixture(phase.mixture, seed, f"phase {n}") for n, phase in enumerate(phases)]
+        self._levels = [(number, level) for number, phase in enumerate(phases) for level in phase.levels]
+        self._starts = list(accumulate((level.steps for _, level in self._levels), initial=0))
+        self.steps = self._starts[-1]
+        self._mixtures = [self._mixture(number) for number in range(len(phases))]
         sources = {source for mixture in self._mixtures for source in mixture.sources}
         self._shards = {source: self._folder.shard(source, "train") for source in sorted(sources)}
         self._before = self._draws_before()
         self._check_sizes()
 
     def locate(self, step: int) -> tuple[int, int]:
-        """Step (from 0) -> (number of its phase, step in the phase). Raises IndexError outside the phases."""
-        left = step
-        for number, phase in enumerate(self.phases):
-            if 0 <= left < phase.total_steps:
-                return number, left
-            left -= phase.total_steps
-        raise IndexError(f"step {step} is outside the {self.steps} steps of the phases")
+        """Step (from 0) -> (number of its phase, step in the phase). Raises IndexError below 0."""
+        place, number, _ = self._level(step)
+        first = bisect_left(self._levels, number, key=lambda level: level[0])
+        return number, place - self._starts[first]
 
     def rows(self, step: int) -> range:
         """The rows of a step, counted in its phase."""
-        number, left = self.locate(step)
-        for level in self.phases[number].levels:
-            if left < level.steps:
-                first = level.first + left * level.rows
-                return range(first, min(first + level.rows, level.last))
-            left -= level.steps
-        raise AssertionError("a phase's steps are those of its levels")
+        place, number, at = self._level(step)
+        level, anew = self._levels[at][1], step // self.steps * self.phases[number].total_rows
+        first = level.first + (place - self._starts[at]) * level.rows
+        return range(first + anew, min(first + level.rows, level.last) + anew)
 
     def tokens_before(self, step: int) -> int:
         """Tokens that the steps before it read, over all phases."""
         number = self.locate(step)[0]
-        return sum(phase.total_tokens for phase in self.phases[:number]) + self.rows(step).start * (
-            self.phases[number].context
+        return sum(phase.total_tokens for phase in self.phases[:number]) + (
+            self.rows(step % self.steps).start * self.phases[number].context
         )
 
     def windows(self, step: int, share: Share = ALL) -> list[tuple[str, int]]:
         """(source, window) of each row of a step that a process reads."""
         number, rows = self.locate(step)[0], self.rows(step)
-        return [self._window(number, rows[i]) for i in share.of(len(rows))]
+        chosen, draws = self._mixtures[number].draws(np.array([rows[i] for i in share.of(len(rows))], np.int64))
+        windows = np.empty_like(draws)
+        for n in np.unique(chosen).tolist():
+            windows[chosen == n] = self._places(number, self._mixtures[number].sources[n], draws[chosen == n])
+        names = [self._mixtures[number].sources[n] for n in chosen.tolist()]
+        return list(zip(names, windows.tolist(), strict=True))
 
     def batch(self, step: int, share: Share = ALL) -> Batch:
         """The rows of a step that a process reads: (rows, context)."""
@@ -133,30 +140,49 @@ class PretrainData:
         return traces
 
     def epochs(self) -> dict[str, float]:
-        """How many times the phases read each source."""
-        read = dict.fromkeys(self._shards, 0.0)
+        """How many times the phases read each shard: rows drawn x context / training tokens."""
+        read = dict.fromkeys(self._shards, 0)
         for phase, mixture in zip(self.phases, self._mixtures, strict=True):
-            for source, share in mixture.shares.items():
-                read[source] += float(share) * phase.total_tokens
+            for source, rows in zip(mixture.sources, mixture.counts, strict=True):
+                read[source] += rows * phase.context
         return {source: tokens / len(self._shards[source]) for source, tokens in read.items()}
 
-    def _window(self, number: int, row: int) -> tuple[str, int]:
-        source, draw = self._mixtures[number].row(row)
-        context = self.phases[number].context
-        count = len(self._shards[source]) // context
-        epoch, place = divmod(draw + self._before[number].get(source, 0), count)
-        keys = round_keys(self._seed, f"source {source} context {context} epoch {epoch}")
-        return source, int(permute(place, count, keys))
+    def _level(self, step: int) -> tuple[int, int, int]:
+        """Step -> (the same step of the first reading, its phase, the number of its level)."""
+        if step < 0:
+            raise IndexError(f"step {step}: steps are counted from 0")
+        place = step % self.steps
+        at = bisect_right(self._starts, place) - 1
+        return place, self._levels[at][0], at
+
+    def _mixture(self, number: int) -> Mixture:
+        phase = self.phases[number]
+        self._folder.check((*phase.mixture, *phase.categories))
+        weights = shares(phase, self._folder.train_sizes)
+        if not weights:
+            raise RequestError(f"phase '{phase.name}': its mixture and categories leave no text to read")
+        return Mixture(weights, phase.total_rows, self._seed, f"phase {number}")
+
+    def _places(self, number: int, source: str, draws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draws of a source in a phase -> windows of its shard."""
+        phase = self.phases[number]
+        order = f"phase {number} " if phase.reshuffle else ""
+        count = len(self._shards[source]) // phase.context
+        epoch, place = np.divmod(draws + self._before[number].get(source, 0), count)
+        windows = np.empty_like(place)
+        for n in np.unique(epoch).tolist():
+            keys = round_keys(self._seed, f"{order}source {source} context {phase.context} epoch {n}")
+            windows[epoch == n] = permute(place[epoch == n], count, keys)
+        return windows
 
     def _draws_before(self) -> list[dict[str, int]]:
         """For each phase, the windows that earlier phases of its context length drew from each source."""
         before: list[dict[str, int]] = []
         drawn: dict[int, dict[str, int]] = {}
         for phase, mixture in zip(self.phases, self._mixtures, strict=True):
-            so_far = drawn.setdefault(phase.context, {})
+            so_far = {} if phase.reshuffle else drawn.setdefault(phase.context, {})
             before.append(dict(so_far))
-            blocks = -(-phase.total_rows // mixture.block)
-            for source, count in zip(mixture.sources, mixture.counts(blocks), strict=True):
+            for source, count in zip(mixture.sources, mixture.counts, strict=True):
                 so_far[source] = so_far.get(source, 0) + count
         return before
 
@@ -166,7 +192,8 @@ class PretrainData:
                 if len(self._shards[source]) < phase.context:
                     raise RequestError(
                         f"phase '{phase.name}': source '{source}' has {len(self._shards[source])} training tokens, "
-                        f"less than one window of context {phase.context}; shorten it or leave the source out"
+                        f"less than one window of context {phase.context}; shorten it or leave the source out (a "
+                        "category: with 0 in `categories`)"
                     )
 
 

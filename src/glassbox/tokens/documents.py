@@ -16,7 +16,7 @@ from glassbox.ledger.workspace import Inputs
 
 PROBLEMS = "problems"
 """The source name of generated problems."""
-COLUMNS = ("id", "text", "source", "origin", "offset", "url")
+COLUMNS = ("id", "text", "source", "origin", "offset", "url", "category")
 COPIES = "copies"
 """An optional column of whole numbers: how often to use a document, 1 or more."""
 _NEEDED = ("id", "text", "source")
@@ -34,6 +34,8 @@ class Document:
     offset: int
     """Where the document starts in it: bytes (or rows, as its reader counts); -1 when unknown."""
     url: str
+    category: str = ""
+    """What sort of text its source's classifier took it for; "" when nothing says so."""
     copy: int = 0
     """0, or which of the further copies of the document this is."""
 
@@ -134,6 +136,7 @@ def _document(row: dict, copy: int) -> Document:
         origin=row.get("origin") or "",
         offset=-1 if offset is None else offset,
         url=row.get("url") or "",
+        category=row.get("category") or "",
         copy=copy,
     )
 

@@ -5,13 +5,12 @@ number of devices reads the same data, and "what was read at step k" needs no lo
 
 - `permute`: a keyed bijection of [0, n), a Feistel network (Luby and Rackoff 1988) on the smallest even number of bits
   that holds n, walked along its cycle until it lands below n (Black and Rogaway 2002).
-- `Mixture`: rows come in blocks; every block boundary has each source's exact share of the rows so far, to within one
-  row (largest remainders), and a keyed permutation orders the rows inside a block.
+- `Mixture`: rows come in blocks; every block boundary, and the phase's end, has each source's exact share of the rows
+  so far, to within one row (largest remainders), and a keyed permutation orders the rows inside a block.
 """
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -94,39 +93,59 @@ def epoch_indices(step: int, rows: int, available: int, seed: int, purpose: str)
 
 
 class Mixture:
-    """Rows of a mixture of sources.
+    """Rows of a mixture of sources, for a phase of `rows` rows.
 
-    `weights` are relative; sources of weight 0 are never drawn. `purpose` keeps the orders of two phases apart.
+    `weights` are relative; sources of weight 0 are never drawn. `purpose` keeps the orders of two phases apart. The
+    last block takes the rest of the phase, so that its end has the exact shares as well. Rows past the end are the
+    phase read anew: in other orders, with draws that go on.
     """
 
-    def __init__(self, weights: Mapping[str, float], seed: int, purpose: str):
+    def __init__(self, weights: Mapping[str, float | Fraction], rows: int, seed: int, purpose: str):
         total = sum(Fraction(weight) for weight in weights.values())
         self.shares = {source: Fraction(weight) / total for source, weight in sorted(weights.items()) if weight > 0}
         self.sources = tuple(self.shares)
         smallest = min(self.shares.values())
         self.block = max(BLOCK, 1 << (-(-smallest.denominator // smallest.numerator) - 1).bit_length())
-        self._seed, self._purpose = seed, purpose
-        self._counts = lru_cache(maxsize=64)(self._count)
+        self.blocks = max(1, rows // self.block)
+        self.counts = largest_remainders(self.shares.values(), rows)
+        """Rows of each source in the phase."""
+        self._rows, self._seed, self._purpose = rows, seed, purpose
+        self._before = lru_cache(maxsize=64)(self._count)
 
-    def row(self, row: int) -> tuple[str, int]:
-        """Row number -> (source, how many rows of that source were drawn before it, counted within its block in a
-        shuffled order). Over all rows, each source's draw numbers are 0, 1, 2, ... without gap or repetition."""
-        block, offset = divmod(row, self.block)
-        slot = int(permute(offset, self.block, round_keys(self._seed, f"{self._purpose}/block {block}")))
-        before, after = self.counts(block), self.counts(block + 1)
-        ends = np.cumsum([b - a for a, b in zip(before, after, strict=True)]).tolist()
-        chosen = bisect_right(ends, slot)
-        return self.sources[chosen], before[chosen] + slot - (ends[chosen - 1] if chosen else 0)
+    def draws(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of rows (n,) -> (number of the source of each, how many rows of that source were drawn before it,
+        counted within its block in a shuffled order), both (n,). Over all rows, each source's draw numbers are
+        0, 1, 2, ... without gap or repetition."""
+        turn, row = np.divmod(rows, self._rows)
+        block = np.minimum(row // self.block, self.blocks - 1)
+        source, draw = np.empty_like(rows), np.empty_like(rows)
+        for number in np.unique(turn * self.blocks + block).tolist():
+            inside = turn * self.blocks + block == number
+            source[inside], draw[inside] = self._in_block(number, row[inside])
+        return source, draw + turn * np.array(self.counts)[source]
 
-    def counts(self, blocks: int) -> tuple[int, ...]:
-        """Rows of each source in the first `blocks` blocks: the exact shares, rounded by largest remainders."""
-        return self._counts(blocks)
+    def _in_block(self, number: int, row: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sources and draws of rows of one block, as the phase is read for the first time."""
+        block = number % self.blocks
+        first = block * self.block
+        before, after = np.array(self._before(block)), np.array(self._before(block + 1))
+        ends = np.cumsum(after - before)
+        slot = permute(row - first, int(ends[-1]), round_keys(self._seed, f"{self._purpose}/block {number}"))
+        chosen = np.searchsorted(ends, slot, side="right")
+        return chosen, before[chosen] + slot - (ends - (after - before))[chosen]
 
-    def _count(self, blocks: int) -> tuple[int, ...]:
-        rows = blocks * self.block
-        exact = [share * rows for share in self.shares.values()]
-        whole = [int(value) for value in exact]
-        by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
-        for i in by_remainder[: rows - sum(whole)]:
-            whole[i] += 1
-        return tuple(whole)
+    def _count(self, block: int) -> tuple[int, ...]:
+        """Rows of each source before a block."""
+        if block == self.blocks:
+            return self.counts
+        return largest_remainders(self.shares.values(), block * self.block)
+
+
+def largest_remainders(shares: Iterable[Fraction], rows: int) -> tuple[int, ...]:
+    """So many rows divided by shares that add up to 1, rounded by largest remainders: never off by a whole row."""
+    exact = [share * rows for share in shares]
+    whole = [int(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
+    for i in by_remainder[: rows - sum(whole)]:
+        whole[i] += 1
+    return tuple(whole)

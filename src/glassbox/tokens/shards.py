@@ -8,7 +8,7 @@ tokens.json                          sizes, dtype, ids; `tokenizer/` holds the t
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -124,8 +124,18 @@ class TokenFolder:
     def tokenizer_folder(self) -> Path:
         return self.path / "tokenizer"
 
+    @property
+    def train_sizes(self) -> dict[str, int]:
+        """Training tokens of each shard: a source's, or `source/category`'s."""
+        return {source: splits["train"]["tokens"] for source, splits in self.sources.items()}
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises RequestError for a shard that is not there."""
+        for name in names:
+            if name not in self.sources:
+                raise RequestError(f"no token source '{name}'; there are: {', '.join(self.sources)}")
+
     def shard(self, source: str, split: Split) -> TokenShards:
         """Raises RequestError for a source that is not there."""
-        if source not in self.sources:
-            raise RequestError(f"no token source '{source}'; there are: {', '.join(self.sources)}")
+        self.check([source])
         return TokenShards(self.path / source / split, self.info["dtype"])

@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,18 +21,22 @@ from glassbox.tokens.tokenizer import END_OF_TEXT, load_tokenizer, special_id
 
 log = logging.getLogger("glassbox")
 SPLITS: tuple[Split, ...] = ("train", "held_out")
+NO_CATEGORY = "uncategorised"
+"""The category of documents of a divided source that nothing gave one."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def run(config: TokenizeStage, inputs: Inputs, workspace: Workspace) -> None:
     """Write one shard folder per source, `tokens.json` and a copy of the tokenizer.
 
+    The training text of a source in `config.categories` is one shard per category instead, `source/category`; what is
+    held out of it stays in one piece.
     Empty documents are left out and counted in `tokens.json`, which also says who encoded: the kernels, or the library
     for a tokenizer that they do not know. Training problems are never held out: held-out problems are a set of their
-    own and do not enter. Raises RequestError for a source name that cannot be a folder's.
+    own and do not enter. Raises RequestError for a name that cannot be a folder's.
     """
     tokenizer = load_tokenizer(inputs.one("tokenizer"))
-    shards = Shards(workspace.folder, tokenizer, config.held_out)
+    shards = Shards(workspace.folder, tokenizer, config.held_out, config.categories)
     done, total = 0, text_bytes(inputs)
     with shards:
         for batch in document_batches(inputs):
@@ -52,8 +57,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 class Shards:
     """The open shards of all sources; a context manager that finishes them together."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, held_out: float):
-        self._folder, self._tokenizer, self._held_out = folder, tokenizer, held_out
+    def __init__(self, folder: Path, tokenizer: Tokenizer, held_out: float, divided: Collection[str] = ()):
+        self._folder, self._tokenizer, self._held_out, self._divided = folder, tokenizer, held_out, divided
         self._encoder = Encoder(tokenizer)
         if self._encoder.reason:
             log.warning("slow tokenization by the tokenizers library: %s", self._encoder.reason)
@@ -81,10 +86,11 @@ class Shards:
         ids, bounds = encode_texts(self._encoder, [document.text for document in documents])
         parts: dict[tuple[str, Split], list[int]] = {}
         for n, document in enumerate(documents):
-            parts.setdefault((document.source, self._split(document)), []).append(n)
-        for (source, split), numbers in parts.items():
+            split = self._split(document)
+            parts.setdefault((self._shard(document, split), split), []).append(n)
+        for (name, split), numbers in parts.items():
             pieces = [ids[bounds[n] : bounds[n + 1]] for n in numbers]
-            self._writer(source)[split].add([documents[n] for n in numbers], pieces)
+            self._writer(name)[split].add([documents[n] for n in numbers], pieces)
 
     def summary(self) -> dict[str, object]:
         """What `tokens.json` holds."""
@@ -104,12 +110,23 @@ class Shards:
             return "train"
         return "held_out" if share_of(document.id, "held out") < self._held_out else "train"
 
-    def _writer(self, source: str) -> dict[Split, ShardWriter]:
-        if source not in self._writers:
-            if not _NAME.fullmatch(source):
-                raise RequestError(f"source name '{source}' must be a folder's: letters, digits, '.', '_' and '-'")
-            self._writers[source] = {
-                split: self._stack.enter_context(shard_writer(self._folder / source / split, self._dtype, self._eos_id))
+    def _shard(self, document: Document, split: Split) -> str:
+        """`source`, or `source/category` for training text of a divided source."""
+        if split == "held_out" or document.source not in self._divided:
+            return _checked("source", document.source)
+        self._writer(_checked("source", document.source))  # for what is held out
+        return f"{document.source}/{_checked('category', document.category or NO_CATEGORY)}"
+
+    def _writer(self, name: str) -> dict[Split, ShardWriter]:
+        if name not in self._writers:
+            self._writers[name] = {
+                split: self._stack.enter_context(shard_writer(self._folder / name / split, self._dtype, self._eos_id))
                 for split in SPLITS
             }
-        return self._writers[source]
+        return self._writers[name]
+
+
+def _checked(what: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"{what} name '{name}' must be a folder's: letters, digits, '.', '_' and '-'")
+    return name
