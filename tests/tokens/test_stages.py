@@ -9,8 +9,10 @@ import pytest
 
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
+from glassbox.recipe.phases import Phase
 from glassbox.recipe.text import TokenizerStage, TokenizeStage
 from glassbox.tokens import tokenize_stage, tokenizer_stage
+from glassbox.tokens.batches import PretrainData
 from glassbox.tokens.documents import document_batches, share_of, text_bytes
 from glassbox.tokens.shards import TokenFolder, dtype_for
 from glassbox.tokens.tokenizer import decode, load_tokenizer
@@ -245,3 +247,61 @@ def test_a_tokenizer_that_the_kernels_do_not_know_is_named(inputs, tmp_path, cap
     assert "normalizer NFKC" in caplog.text
     tokenizer = load_tokenizer(folder)
     assert texts_in_order(tmp_path / "tokens", tokenizer, "web", "train") == ["fine"]
+
+
+def divided(tmp_path, inputs, categories=("prose",), held_out=0.1):
+    """A corpus whose prose has two categories, and some of it none, tokenized."""
+    rows = [document(f"{'word ' * (5 + n % 7)}{n}", "prose", "p.txt", n) for n in range(120)]
+    for n, row in enumerate(rows):
+        row["category"] = ("news", "science", None)[n % 3 if n % 2 else 0]
+    rows += [document(f"x = {n}\n" * 30, "code", "c.py", n) | {"category": "news"} for n in range(20)]
+    (tmp_path / "pages" / "documents").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pages" / "documents" / "0.parquet")
+    (tmp_path / "tokens").mkdir()
+    given = Inputs((Artefact("pages", "documents", tmp_path / "pages"), inputs.artefacts[2]))
+    config = TokenizeStage(kind="tokenize", held_out=held_out, categories=categories)
+    tokenize_stage.run(config, given, Workspace(tmp_path / "tokens"))
+    return rows, tmp_path / "tokens"
+
+
+def test_a_divided_source_has_a_shard_for_each_category_and_one_of_held_out_text(inputs, tokenizer, tmp_path):
+    rows, folder = divided(tmp_path, inputs)
+    assert set(TokenFolder(folder).sources) == {"prose", "prose/news", "prose/science", "prose/uncategorised", "code"}
+    held = {row["id"] for row in rows if share_of(row["id"], "held out") < 0.1}
+    prose = [row for row in rows if row["source"] == "prose"]
+    for name in ("news", "science", None):
+        expected = {row["id"]: row["text"] for row in prose if row["category"] == name and row["id"] not in held}
+        assert read_back(folder, tokenizer, f"prose/{name or 'uncategorised'}", "train") == expected
+    assert read_back(folder, tokenizer, "prose", "train") == {}
+    expected = {row["id"]: row["text"] for row in prose if row["id"] in held}
+    assert read_back(folder, tokenizer, "prose", "held_out") == expected
+    assert len(read_back(folder, tokenizer, "code", "train")) > 10
+
+
+def test_a_mixture_reads_categories_by_size_and_factor(inputs, tmp_path):
+    _, folder = divided(tmp_path, inputs, held_out=0.0)
+    sizes = TokenFolder(folder).train_sizes
+    phase = {"name": "p", "tokens": 8000, "mixture": {"prose": 0.8, "code": 0.2}, "context": 16, "rows": 4}
+    plain = PretrainData(folder, [Phase(**phase)], 1).epochs()
+    names = ("prose/news", "prose/science", "prose/uncategorised")
+    whole = sum(sizes[name] for name in names)
+    for name in names:
+        assert plain[name] == pytest.approx(0.8 * 8000 / whole, abs=16 / sizes[name])
+    assert plain["code"] == pytest.approx(0.2 * 8000 / sizes["code"], abs=16 / sizes["code"])
+    more = PretrainData(folder, [Phase(**phase, categories={"prose/science": 3.0})], 1).epochs()
+    assert more["prose/science"] / more["prose/news"] == pytest.approx(3, rel=0.05)
+    assert more["code"] == plain["code"]
+    none = PretrainData(folder, [Phase(**phase, categories={"prose/science": 0.0})], 1)
+    assert {source for step in range(none.steps) for source, _ in none.windows(step)} == {*names, "code"} - {names[1]}
+
+
+def test_wrong_names_of_categories_are_clear_errors(inputs, tmp_path):
+    _, folder = divided(tmp_path, inputs)
+    for mixture, categories, message in (
+        ({"prose/sport": 1.0}, {}, "no token source 'prose/sport'; there are: .*prose/news"),
+        ({"prose": 1.0}, {"prose/sport": 2.0}, "no token source 'prose/sport'"),
+        ({"prose": 1.0}, dict.fromkeys(("prose/news", "prose/science", "prose/uncategorised"), 0.0), "leave no text"),
+    ):
+        phase = Phase(name="p", steps=1, mixture=mixture, categories=categories, context=16, rows=1)
+        with pytest.raises(RequestError, match=message):
+            PretrainData(folder, [phase], 1)
