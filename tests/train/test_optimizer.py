@@ -1,4 +1,4 @@
-"""AdamW's groups, and its update against the textbook's."""
+"""The groups of AdamW and RMSProp, and their updates against the textbook's and PyTorch's."""
 
 import pytest
 import torch
@@ -43,6 +43,37 @@ def test_update_is_adamw():
         root = (square / (1 - 0.9**step)) ** 0.5 + 1e-6
         expected = expected * (1 - 0.01 * 0.3) - 0.01 * mean / (1 - 0.8**step) / root
     torch.testing.assert_close(weight.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_update_is_rmsprop():
+    """Against the formulas with decoupled decay, and without decay against PyTorch's own, bit for bit."""
+    model, plain = build(experts=False), build(experts=False)
+    settings = Optimizer(name="rmsprop", lr=0.01, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.3)
+    rmsprop = build_optimizer(Placed([model]), settings)
+    theirs = torch.optim.RMSprop(plain.parameters(), lr=0.01, alpha=0.99, eps=1e-6)
+    weight = model.blocks[0].attention.out.weight
+    expected, square = weight.detach().double().clone(), 0.0
+    for step in range(1, 4):
+        for parameter in (*model.parameters(), *plain.parameters()):
+            parameter.grad = torch.full_like(parameter, 0.1 * step)
+        rmsprop.step()
+        theirs.step()
+        square = 0.99 * square + 0.01 * (0.1 * step) ** 2
+        expected = expected * (1 - 0.01 * 0.3) - 0.01 * 0.1 * step / (square**0.5 + 1e-6)
+    torch.testing.assert_close(weight.double(), expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(model.norm.weight, plain.norm.weight)  # gains do not decay
+    assert rmsprop.state[weight].keys() == {"step", "square_avg"}
+
+
+def test_rmsprop_leaves_what_has_no_gradient():
+    model = build(experts=False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rmsprop = build_optimizer(Placed([model]), Optimizer(name="rmsprop", lr=0.01))
+    model.norm.weight.grad = torch.ones_like(model.norm.weight)
+    rmsprop.step()
+    assert [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])] == [
+        "norm.weight"
+    ]
 
 
 def test_mup_divides_the_rate_of_hidden_matrices_by_their_width(tmp_path):

@@ -11,7 +11,8 @@ class Optimizer(Settings):
     """AdamW or RMSProp. Matrices decay; gains and embeddings do not unless `decay_embeddings`."""
 
     name: Literal["adamw", "rmsprop"] = "adamw"
-    """adamw (arXiv:1711.05101); rmsprop: no first moment, `betas` 1 smooths the squares (OLMoE's KTO)."""
+    """adamw (arXiv:1711.05101); rmsprop: no first moment, the second of `betas` smooths the squares (OLMoE's KTO:
+    0.99)."""
     lr: float = Field(gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
