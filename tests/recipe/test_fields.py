@@ -16,6 +16,7 @@ from glassbox.recipe import (
     phases,
     schema,
     sources,
+    tasks,
     text,
     training,
 )
@@ -32,6 +33,7 @@ MODULES = (
     phases,
     schema,
     sources,
+    tasks,
     text,
     training,
 )

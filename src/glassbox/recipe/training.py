@@ -9,6 +9,7 @@ from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.phases import Phase
+from glassbox.recipe.tasks import Task
 
 
 class ImportStage(Stage):
@@ -31,7 +32,7 @@ class ImportStage(Stage):
 class PretrainStage(Stage):
     """Train a model on token shards: a new one, or from the weights of an earlier one."""
 
-    takes: ClassVar[dict[str, str]] = {"tokens": "1", "model": "0-1"}
+    takes: ClassVar[dict[str, str]] = {"tokens": "1", "model": "0-1", "problems": "0-1"}
     gives: ClassVar[str] = "model"
 
     kind: Literal["pretrain"]
@@ -50,11 +51,22 @@ class PretrainStage(Stage):
     """The optimizer's settings, for phases without their own."""
     schedule: Schedule = Schedule(decay=0.2)
     """The learning rate over all phases without a schedule of their own, one after another, in tokens."""
+    tasks: tuple[Task, ...] = Field(default=(), json_schema_extra=NOT_IDENTITY)
+    """What the model is scored on beside held-out text, every `loop.evaluate_every` steps and at the end."""
     loop: Loop = Loop()
     """How the loop runs."""
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainStage":
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two tasks have the same name, out of {', '.join(names)}")
+        if self.model.experts is not None and self.model.experts.choice == "expert":
+            for task in self.tasks:
+                if task.answered:
+                    raise ValueError(
+                        f"task '{task.name}' decodes, which a network whose experts choose their tokens cannot do"
+                    )
         for phase in self.phases:
             if phase.optimizer is not None and phase.optimizer.name != self.optimizer.name:
                 raise ValueError(f"phase '{phase.name}' changes the kind of optimizer; its moments could not be kept")
