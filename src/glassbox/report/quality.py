@@ -8,25 +8,13 @@ from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows, wh
 from glassbox.report.charts import Line
 from glassbox.report.format import count, excerpt, is_number, number, percent
 from glassbox.report.squares import confusion_map, share_chart
+from glassbox.report.tables import Table
 from glassbox.report.training import Chart
 
 MOST_IN_MAP = 20
 """Classes of which the whole confusion matrix is drawn; of more, the commonest confusions are listed."""
 CONFUSIONS_SHOWN = 12
 NGRAMS_SHOWN = 8
-CLASSES_SHOWN = 25
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table whose first column names the rows."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    shown: int = CLASSES_SHOWN
-    """Rows that are not folded away."""
-    words: bool = False
-    """Whether the last column is running text."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from markupsafe import Markup
 from glassbox.recipe.training import PretrainStage
 from glassbox.report.artefacts import RunFacts, StageFacts, as_dict
 from glassbox.report.charts import Line, Point, heat_map, line_chart
+from glassbox.report.events import incidents
 from glassbox.report.format import count, duration, is_number, number
+from glassbox.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Training:
     others: list[Chart]
     """Metrics that no panel asks for."""
     experts: Markup
+    events: Table | None
     aside: str
 
 
@@ -116,6 +119,7 @@ def training(facts: RunFacts, stage: StageFacts) -> Training | None:
         charts=charts,
         others=others,
         experts=_experts(facts, stage, summary),
+        events=incidents(facts, stage),
         aside=_aside(broken),
     )
 
