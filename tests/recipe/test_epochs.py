@@ -1,12 +1,15 @@
 """Shares and epochs of a phase's shards, by hand and against each other."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glassbox.errors import RequestError
 from glassbox.recipe.epochs import epochs, shares, too_often
+from glassbox.recipe.loading import load_recipe
 from glassbox.recipe.phases import Phase
 
 SIZES = {"web": 0, "web/news": 300, "web/science": 100, "code": 50}
@@ -52,3 +55,47 @@ def test_the_sentence_about_a_source_read_too_often():
     wrong = too_often({"code": 5.0, "web": 1.0}, 4)
     assert wrong is not None
     assert "source 'code' would be read 5.00 times, more than max_epochs 4: give it a smaller weight" in wrong
+
+
+RECIPE = """\
+name: tiny
+stages:
+  topics: {kind: classifier, labels: {files: [{path: labels.jsonl, label: "field:topic"}]}}
+  documents:
+    kind: curate
+    from: topics
+    sources: [{name: web, format: text, path: notes}]
+    models: [{stage: topics}]
+    sampling: {category: topics}
+  tokenizer: {kind: tokenizer, from: documents, vocab_size: 512}
+  tokens: {kind: tokenize, from: [documents, tokenizer], categories: web, sizes: {web/news: 900}}
+  base:
+    kind: pretrain
+    from: tokens
+    model: {dim: 32, layers: 2, hidden: 64, attention: {heads: 4, kv_heads: 2}}
+    phases:
+      - {name: main, steps: 10, mixture: {web: 1.0, web/news: 0.1}, categories: {web/news: 2}, context: 64, rows: 4}
+    optimizer: {lr: 1.0e-3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([], None),
+        (["documents.sampling=null"], "divides 'web' into categories, but its documents have none"),
+        (["tokens.categories=[web, code]"], "divides 'code' into categories"),
+        (["tokens.categories=[]"], "names 'web/news', but source 'web' is not divided"),
+        (["tokens.sizes={wiki: 9}"], "expects a size of 'wiki' in `sizes`, but holds web"),
+        (["base.phases.0.mixture={web: 1.0, wiki/news: 1.0}"], "draws from 'wiki', but its tokens hold web"),
+        (["base.phases.0.categories={web: 2}"], "must be source/category of a source in its mixture"),
+    ],
+)
+def test_categories_are_those_of_a_divided_source(tmp_path: Path, overrides: list[str], sentence: str | None) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    if sentence is None:
+        load_recipe(path, overrides)
+        return
+    with pytest.raises(RequestError, match=sentence):
+        load_recipe(path, overrides)

@@ -18,7 +18,7 @@ def shares(phase: Phase, sizes: Mapping[str, int]) -> dict[str, Fraction]:
     found: dict[str, Fraction] = {}
     for source, weight in phase.mixture.items():
         parts = [name for name in sizes if name.startswith(f"{source}/")]
-        sized = {name: sizes[name] * Fraction(phase.categories.get(name, 1.0)) for name in parts} or {source: Fraction(1)}
+        sized = {name: sizes[name] * Fraction(phase.categories.get(name, 1)) for name in parts} or {source: Fraction(1)}
         whole = sum(sized.values())
         for name, part in sized.items():
             if weight > 0 and part > 0:

@@ -10,6 +10,7 @@ from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.classify import ClassifierStage
 from glassbox.recipe.clutter import ClutterStage
 from glassbox.recipe.curation import CrawlStage, CurateStage
+from glassbox.recipe.parallel_checks import ANY, parallel_error, refused
 from glassbox.recipe.text import ProblemsStage, SynthesizeStage, TokenizerStage, TokenizeStage
 from glassbox.recipe.training import DpoStage, EvaluateStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
@@ -119,7 +120,7 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
-    checks = (_reading_error, _mixture_error, _reserved_error, _decoding_error)
+    checks = (_reading_error, _category_error, _mixture_error, _reserved_error, _decoding_error, _parallel_error)
     return next((wrong for name in stages for check in checks if (wrong := check(stages, name))), None)
 
 
@@ -155,15 +156,60 @@ def _mixture_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | Non
     if not isinstance(stage, PretrainStage):
         return None
     tokens = next(stages[source] for source in stage.inputs if stages[source].gives == "tokens")
+    assert isinstance(tokens, TokenizeStage)
+    known = _token_sources(stages, tokens)
+    for phase in stage.phases:
+        for drawn in (*phase.mixture, *phase.categories):
+            source, divided, _ = drawn.partition("/")
+            if source not in known:
+                return name, f"phase '{phase.name}' draws from '{source}', but its tokens hold {', '.join(known)}"
+            if divided and source not in tokens.categories:
+                return name, (
+                    f"phase '{phase.name}' names '{drawn}', but source '{source}' is not divided: name it in "
+                    "`categories` of the tokenize stage"
+                )
+    return None
+
+
+def _token_sources(stages: dict[str, Stage], tokens: TokenizeStage) -> list[str]:
+    """The sources that a tokenize stage has text of."""
     feeding = [stages[source] for source in tokens.inputs]
     known = [source.name for one in feeding if isinstance(one, CurateStage) for source in one.sources]
     known += [one.source for one in feeding if isinstance(one, SynthesizeStage)]
-    known += ["problems"] * any(isinstance(one, ProblemsStage) for one in feeding)
-    for phase in stage.phases:
-        for source in phase.mixture:
-            if source not in known:
-                return name, f"phase '{phase.name}' draws from '{source}', but its tokens hold {', '.join(known)}"
+    return known + ["problems"] * any(isinstance(one, ProblemsStage) for one in feeding)
+
+
+def _category_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A source divided by categories that its documents do not have, or expected where there is none."""
+    stage = stages[name]
+    if not isinstance(stage, TokenizeStage):
+        return None
+    known = _token_sources(stages, stage)
+    feeding = [one for source in stage.inputs if isinstance(one := stages[source], CurateStage)]
+    sorted_out = [source.name for one in feeding if one.sampling and one.sampling.category for source in one.sources]
+    for source in stage.categories:
+        if source not in sorted_out:
+            return name, (
+                f"divides '{source}' into categories, but its documents have none: set sampling.category of the curate "
+                "stage that they come from, or take it out of `categories`"
+            )
+    for source in stage.sizes:
+        if source.partition("/")[0] not in known:
+            return name, f"expects a size of '{source}' in `sizes`, but holds {', '.join(known)}"
     return None
+
+
+def _parallel_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A plan that the network of an earlier stage, or the kind of stage, does not allow."""
+    stage = stages[name]
+    wrong = None
+    if isinstance(stage, GrpoStage):
+        wrong = refused(stage.loop.parallel, ANY, "it samples and trains on one process")
+    elif isinstance(stage, DpoStage):
+        wrong = refused(stage.loop.parallel, ANY[2:], "pairs are compared by models that are whole on a process")
+    elif isinstance(stage, SftStage):
+        wrong = parallel_error(built_by(stages, name).model, stage.loop.parallel, [stage.context])
+    return (name, wrong) if wrong else None
 
 
 def _reserved_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.loop import Loop
 from glassbox.recipe.network import Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
+from glassbox.recipe.parallel_checks import parallel_error
 from glassbox.recipe.phases import Phase
 from glassbox.recipe.tasks import Task
 
@@ -70,6 +71,8 @@ class PretrainStage(Stage):
         for phase in self.phases:
             if phase.optimizer is not None and phase.optimizer.name != self.optimizer.name:
                 raise ValueError(f"phase '{phase.name}' changes the kind of optimizer; its moments could not be kept")
+        if wrong := parallel_error(self.model, self.loop.parallel, [phase.context for phase in self.phases]):
+            raise ValueError(wrong)
         return self
 
     def network_in(self, phase: int) -> Network:
