@@ -11,7 +11,7 @@ import torch
 
 from glassbox.generate.replies import Reply
 from glassbox.judge.verify import Verdict
-from glassbox.ledger.workspace import Workspace
+from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.optimizer import Optimizer
 from glassbox.recipe.training import GrpoStage, Sampling
 from glassbox.reinforce.stage import completion_rows, prompt_indices, rollout, rollout_metrics
@@ -69,6 +69,9 @@ def test_a_rollout_repeats_and_its_log_probabilities_are_the_trainers(tmp_path: 
     kept = [json.loads(line) for line in first.splitlines()]
     assert len(kept) == 12
     assert len({row["reply"] for row in kept}) > 6
+    rollout(config, loaded, None, problems, workspace, step=config.steps)  # the first step once more, with other data
+    assert (tmp_path / "rollouts" / "step-000001.jsonl").read_text() != first
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 1, 1]
     replies = [Reply([1, 2, 3], row["ids"], row["logprobs"], "", "stop") for row in kept]
     assert all(row["policy_version"] == 0 and row["advantage"] == 0 for row in kept)
     from glassbox.generate.replies import chat_prompt

@@ -6,8 +6,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import glassbox.train.trackers as trackers_module
-from glassbox.ledger.workspace import Workspace
-from glassbox.train.trackers import Trackers
+from glassbox.ledger.workspace import Workspace, read_metrics
+from glassbox.train.trackers import Trackers, tracking
 
 
 @pytest.fixture
@@ -62,6 +62,19 @@ def test_wandb_is_one_run_over_all_attempts(monkeypatch, workspace, seen):
     assert [run.rows for run in runs] == [[{"loss": 2.0, "step": 1}], [{"loss": 2.0, "step": 2}]]
     assert opened[0]["id"] == opened[1]["id"]
     assert not seen
+
+
+def test_every_metric_of_a_stage_is_handed_on(monkeypatch, workspace, tmp_path):
+    run = FakeRun()
+    fake_wandb(monkeypatch, lambda **settings: run)
+    with tracking(("wandb",), workspace, 0):
+        workspace.metric(1, loss=2.0)
+    workspace.metric(2, loss=1.0)
+    other = Workspace(tmp_path, rank=1)
+    with tracking(("wandb",), other, 0):
+        other.metric(1, loss=9.0)
+    assert run.rows == [{"loss": 2.0, "step": 1}]
+    assert [row["loss"] for row in read_metrics(tmp_path)] == [2.0, 1.0]
 
 
 def test_one_that_is_not_installed_is_dropped(monkeypatch, workspace, seen):

@@ -63,6 +63,8 @@ class Workspace:
     """This process's number among those that do the stage together; only process 0 reports and keeps metrics."""
     on_progress: Callable[[float, float, str], None] | None = None
     on_event: Callable[[dict[str, Any]], None] | None = None
+    on_metric: Callable[[int, dict[str, Any]], None] | None = None
+    """Whom else to tell the metrics."""
     stop_requested: Callable[[], bool] = field(default=lambda: False)
 
     def path(self, *parts: str) -> Path:
@@ -79,6 +81,8 @@ class Workspace:
             return
         with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        if self.on_metric:
+            self.on_metric(step, values)
 
     def event(self, what: str, **facts: Any) -> None:
         """Record something that should not happen and that the stage goes on after: a line in the log, and one in the

@@ -54,7 +54,11 @@ def rollout(
     workspace: Workspace,
     step: int,
 ) -> dict[str, Any]:
-    """One step's rows: completions of the step's problems with their advantages, every one kept on disk."""
+    """One step's rows: completions of the step's problems with their advantages, every one kept on disk.
+
+    A step beyond the last asks and samples what no step of the run does, in place of the step that it is a whole run
+    after: that is how a step is done again with other data.
+    """
     chosen = [problems[i] for i in prompt_indices(config.prompts, len(problems), workspace.seed, step)]
     prompts = [chat_prompt(loaded, problem["question"]) for problem in chosen]
     groups = sample_replies(loaded, prompts, config.sampling, key=(workspace.seed, "grpo", step), samples=config.group)
@@ -64,9 +68,10 @@ def rollout(
     ]
     reward_NG = torch.tensor([[_reward(verdict) for verdict in group] for group in verdicts])
     advantage_NG = group_advantages(reward_NG, config.objective.advantage)
-    _keep(workspace, step, chosen, groups, verdicts, advantage_NG)
+    place = step % config.steps
+    _keep(workspace, place, chosen, groups, verdicts, advantage_NG)
     replies = [reply for group in groups for reply in group]
-    workspace.metric(step + 1, **rollout_metrics(reward_NG, replies, verdicts))
+    workspace.metric(place + 1, **rollout_metrics(reward_NG, replies, verdicts))
     rows = completion_rows(replies, advantage_NG.flatten())
     if reference is not None:
         reference.model.compute_dtype = loaded.model.compute_dtype

@@ -2,9 +2,11 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from glassbox.ledger.workspace import Workspace
 
@@ -21,6 +23,18 @@ class Tracker:
     close: Callable[[], object]
 
 
+@contextmanager
+def tracking(names: Sequence[str], workspace: Workspace, step: int) -> Iterator[None]:
+    """Hand every metric of a stage, which goes on from `step`, to the named trackers too."""
+    trackers = Trackers(names if workspace.rank == 0 else (), workspace, step)
+    workspace.on_metric = trackers.write
+    try:
+        yield
+    finally:
+        workspace.on_metric = None
+        trackers.close()
+
+
 class Trackers:
     """The trackers of a stage that have not failed yet."""
 
@@ -34,7 +48,7 @@ class Trackers:
             except Exception as error:  # noqa: BLE001 whatever it is, it must not end the training
                 self._dropped(name, error)
 
-    def write(self, step: int, values: Mapping[str, object]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Hand on the numbers among `values`."""
         numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
         for name in list(self.open):
