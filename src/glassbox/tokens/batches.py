@@ -2,7 +2,7 @@
 
 A row is a window of a source's token stream. It can hold the ends of documents, whole ones and beginnings; attention
 stays inside each piece (`documents`), positions restart with it, and its first token has no label, for its predecessor
-is not part of it.
+is not part of it. Rows that a phase tangles are the exception: see `tangle.py`.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,6 +20,7 @@ from glassbox.recipe.epochs import shares
 from glassbox.recipe.phases import Phase
 from glassbox.tokens.order import ALL, Mixture, Share, permute, round_keys
 from glassbox.tokens.shards import TokenFolder, TokenShards
+from glassbox.tokens.tangle import Marks, marks_of, tangle, trained
 from glassbox.tokens.tokenizer import byte_lengths, decode, load_tokenizer
 
 NO_LABEL = -100
@@ -64,6 +65,8 @@ class RowTrace:
     source: str
     window: int
     pieces: list[Piece]
+    tangled: bool
+    """Whether the row is these pieces cut, shuffled and marked (`tangle.py`); their places are those before that."""
 
 
 class PretrainData:
@@ -89,6 +92,7 @@ class PretrainData:
         self._shards = {source: self._folder.shard(source, "train") for source in sorted(sources)}
         self._before = self._draws_before()
         self._check_sizes()
+        self._marks = [self._marks_in(phase) for phase in phases]
 
     def locate(self, step: int) -> tuple[int, int]:
         """Step (from 0) -> (number of its phase, step in the phase). Raises IndexError below 0."""
@@ -121,14 +125,24 @@ class PretrainData:
         return list(zip(names, windows.tolist(), strict=True))
 
     def batch(self, step: int, share: Share = ALL) -> Batch:
-        """The rows of a step that a process reads: (rows, context)."""
-        context = self.phases[self.locate(step)[0]].context
-        rows = [(self._shards[source], window * context, context) for source, window in self.windows(step, share)]
-        return _stack(rows, context, self._folder.eos_id)
+        """The rows of a step that a process reads: (rows, context). A row that is tangled is one document."""
+        number, rows = self.locate(step)[0], self.rows(step)
+        phase, marks = self.phases[number], self._marks[number]
+        context = phase.context
+        places = [(self._shards[source], window * context, context) for source, window in self.windows(step, share)]
+        batch = _stack(places, context, self._folder.eos_id)
+        for place, i in enumerate(share.of(len(rows)) if marks else ()):
+            rng = self._tangling(number, rows[i])
+            if rng is not None and phase.tangle is not None and marks is not None:
+                ids = tangle(batch.ids[place], phase.tangle, marks, rng)
+                batch.ids[place], batch.labels[place] = ids, np.where(trained(ids, marks), ids, NO_LABEL)
+                batch.positions[place], batch.documents[place] = np.arange(context), 0
+        return batch
 
     def documents_at(self, step: int) -> list[RowTrace]:
         """The documents and text that each row of a step is made of."""
-        context = self.phases[self.locate(step)[0]].context
+        number, rows = self.locate(step)[0], self.rows(step)
+        context = self.phases[number].context
         tokenizer = load_tokenizer(self._folder.tokenizer_folder)
         traces = []
         for row, (source, window) in enumerate(self.windows(step)):
@@ -136,7 +150,8 @@ class PretrainData:
                 Piece(**place, text=decode(tokenizer, ids.tolist()))
                 for place, ids in _pieces(self._shards[source], window * context, context)
             ]
-            traces.append(RowTrace(row, source, window, pieces))
+            tangled = self._tangling(number, rows[row]) is not None
+            traces.append(RowTrace(row, source, window, pieces, tangled))
         return traces
 
     def epochs(self) -> dict[str, float]:
@@ -146,6 +161,20 @@ class PretrainData:
             for source, rows in zip(mixture.sources, mixture.counts, strict=True):
                 read[source] += rows * phase.context
         return {source: tokens / len(self._shards[source]) for source, tokens in read.items()}
+
+    def _marks_in(self, phase: Phase) -> Marks | None:
+        """What a phase tangles with, if it does."""
+        if phase.tangle is None:
+            return None
+        return marks_of(load_tokenizer(self._folder.tokenizer_folder), phase.tangle)
+
+    def _tangling(self, number: int, row: int) -> np.random.Generator | None:
+        """The chance by which a row of a phase is tangled; None: it is not."""
+        settings = self.phases[number].tangle
+        if settings is None:
+            return None
+        rng = np.random.default_rng(round_keys(self._seed, f"tangle phase {number} row {row}"))
+        return rng if rng.random() < settings.share else None
 
     def _level(self, step: int) -> tuple[int, int, int]:
         """Step -> (the same step of the first reading, its phase, the number of its level)."""
