@@ -196,6 +196,13 @@ class Transformer(nn.Module):
         assert self.network.multi_token is not None
         return self.norm(state_BTD, torch.float32) if self.network.multi_token.normed else state_BTD
 
+    @property
+    def first_load(self) -> int:
+        """The row of the whole network's `Output.load_LE` at which those of this stretch of its layers start."""
+        first = next(iter(self.blocks))
+        assert isinstance(first, Block)
+        return max(0, first.attention.layer - self.network.dense_layers)
+
     def expert_layers(self, drafts: bool) -> int:
         """Layers of the whole network that have experts, those of its multi-token blocks with `drafts`."""
         network = self.network

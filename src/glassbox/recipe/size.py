@@ -4,8 +4,10 @@ Exact for parameters (held against the built network and the published counts); 
 a multiply-add as two.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glassbox.recipe.loop import Loop, Parallel, sizes_for
 from glassbox.recipe.network import Network
 
 
@@ -23,7 +25,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device while training, the network whole on it."""
+    """Bytes on one device while training."""
 
     weights: int
     gradients: int
@@ -94,6 +96,14 @@ def _ahead(network: Network) -> _Part:
     return _Part(block.matrices + 2 * network.dim**2, block.idle, block.vectors + 3 * _gain(network))
 
 
+def products(network: Network, vocab_size: int) -> tuple[list[int], int]:
+    """Weights of the matrix products that a token passes through: in each layer, and after the last one (the head, and
+    the blocks that predict further ahead, each with a pass through the head)."""
+    head, depth = vocab_size * network.dim, _depth(network)
+    ahead = depth * (_ahead(network).matrices + head) if depth else 0
+    return [block.matrices for block in _blocks(network)], head + ahead
+
+
 def forward_flops(network: Network, vocab_size: int, context: int, *, ahead: bool = False) -> float:
     """FLOPs of one token's forward pass in rows of `context` tokens.
 
@@ -117,35 +127,85 @@ def train_flops(network: Network, vocab_size: int, context: int, *, ahead: bool 
     return 3.0 * forward_flops(network, vocab_size, context, ahead=ahead)
 
 
+ALONE = sizes_for(Parallel(), 1)
+"""Sizes of the dimensions of a plan for one process."""
+
+
 def train_memory(
     network: Network,
     vocab_size: int,
     tokens: int,
-    precision: str = "bf16",
-    recompute: str = "none",
+    loop: Loop,
+    sizes: Mapping[str, int] = ALONE,
     *,
+    moments: int = 2,
     ahead: bool = False,
 ) -> Memory:
-    """Bytes while training with `tokens` tokens in a micro-batch: fp32 weights, gradients and AdamW's two moments, and
-    an estimate of what the forward pass keeps for the backward (logits are made in chunks).
+    """Bytes on one device while training with `tokens` tokens in a micro-batch under a plan with these `sizes`: fp32
+    weights, gradients and the optimizer's moments, and an estimate of what the forward pass keeps for the backward
+    (logits are made in chunks).
 
-    A token's block keeps its inputs, queries, keys and values, and the inner activations of its feed-forward; with
-    `recompute` selective only the outputs of products and attention; with full its input alone, and one block whole
-    while it is computed again.
+    `tensor` divides attention and dense feed-forwards, `expert` experts, `pipeline` layers; what is left is shared out
+    over fold x context x expert as `zero` says. Gathered weights count beside the shares: with zero 3 two blocks and
+    the ends of the network, else all.
     """
-    total = parameters(network, vocab_size).total
-    size = 4 if precision == "fp32" else 2
+    layers, ends = _held(network, vocab_size, sizes)
+    everything = [*layers, (0.0, ends)]
+    own = sum(experts / _owners(sizes)[0] + rest / _owners(sizes)[1] for experts, rest in everything)
+    gathered = [experts * (_owners(sizes)[0] > 1) + rest * (_owners(sizes)[1] > 1) for experts, rest in everything]
+    zero = loop.parallel.zero
+    copies = sum(gathered) if zero < 3 else sum(sorted(gathered[:-1])[-2:]) + gathered[-1]
+    gradients = sum(map(sum, everything)) if zero == 1 else own
+    activations = _activations(network, loop, ahead) * tokens / (sizes["context"] * sizes["tensor"])
+    return Memory(round(4 * (own + copies)), round(4 * gradients), round(4 * moments * own), round(activations))
+
+
+def _owners(sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How many processes share out a process's experts, and everything else that it holds."""
+    of_experts = sizes["fold"] * sizes["context"]
+    return of_experts, of_experts * sizes["expert"]
+
+
+def _held(network: Network, vocab_size: int, sizes: Mapping[str, int]) -> tuple[list[tuple[float, float]], float]:
+    """Parameters that a process holds before they are shared out: (of experts, of all else) of each of its layers, and
+    of the heavier end of the network; of a pipeline's stages the largest, layers divided evenly."""
+    blocks = [(block, layer < network.dense_layers) for layer, block in enumerate(_blocks(network))]
+    layers = sorted((_divided(network, block, dense, sizes) for block, dense in blocks), key=sum)
+    last = [_divided(network, _ahead(network), network.experts is None, sizes)] * _depth(network)
+    table = vocab_size * network.dim
+    copied = network.tie_embeddings or network.multi_token is not None
+    if sizes["pipeline"] == 1:
+        return layers + last, parameters(network, vocab_size).embedding + _gain(network)
+    most = -(-len(layers) // sizes["pipeline"])
+    return layers[-most:] + last, table * (1 + copied) + _gain(network)
+
+
+def _divided(network: Network, block: _Part, dense: bool, sizes: Mapping[str, int]) -> tuple[float, float]:
+    """What a process holds of a block: parameters of routed experts, and of all else."""
+    routed = 0 if dense or network.experts is None else 3 * network.dim * network.experts.hidden * network.experts.count
+    shared_out = network.dim * _attention_width(network) + (3 * network.dim * (network.hidden or 0) if dense else 0)
+    return routed / sizes["expert"], block.total - routed - shared_out * (1 - 1 / sizes["tensor"])
+
+
+def _activations(network: Network, loop: Loop, ahead: bool) -> int:
+    """Bytes that a token's forward pass keeps for the backward pass.
+
+    A block keeps its inputs, queries, keys and values, and the inner activations of its feed-forward; with `recompute`
+    selective only the outputs of products and attention; with full its input alone, and one block whole while it is
+    computed again. A pipeline keeps less of the network and more micro-batches at a time, which comes to the same.
+    """
+    size = 4 if loop.precision == "fp32" else 2
     blocks = [True] * network.dense_layers + [False] * (network.layers - network.dense_layers)
     if ahead:
         blocks += [network.experts is None] * _depth(network)
     whole = [_kept(network, dense) * size + 2 * network.dim * 4 for dense in blocks]
     products = [_products(network, dense) * size + network.dim * 4 for dense in blocks]
-    per_token = {
+    kept = {
         "none": sum(whole),
         "selective": sum(products) + max(w - p for w, p in zip(whole, products, strict=True)),
         "full": len(blocks) * network.dim * 4 + max(whole),
-    }[recompute]
-    return Memory(4 * total, 4 * total, 8 * total, tokens * (per_token + network.dim * (4 + size)))
+    }[loop.recompute]
+    return kept + network.dim * (4 + size)
 
 
 def _kept(network: Network, dense: bool) -> int:

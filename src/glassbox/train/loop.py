@@ -34,6 +34,7 @@ from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Progress
 from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_optimizer, set_rates
+from glassbox.train.parallel.pipeline import Score
 from glassbox.train.parallel.place import Placed, clip_gradients, fill, hold_back, place, sum_over_columns
 from glassbox.train.recompute import all_blocks, recompute_blocks
 from glassbox.train.rows import (
@@ -237,33 +238,30 @@ def accumulate(
     `scale` multiplies the loss on its way back, and is divided out of the gradient again.
     """
     placed = model if isinstance(model, Placed) else Placed([model])
-    network, ranks = placed.model, placed.ranks
-    depth = len(network.multi_token)
+    network, ranks = placed.model.network, placed.ranks
+    depth = network.multi_token.depth if network.multi_token else 0
     drafts = beside.multi_token > 0 and depth > 0
     counted = [denominator, real_tokens(rows), labelled_tokens(rows)]
     counted += [int(has_target(rows, k + 1).sum()) for k in range(1, depth + 1)] if drafts else []
     whole, tokens, labels, *targets = ranks.total([count * ranks.first_of_row for count in counted])
-    totals: dict[str, Tensor] = {}
-    load_LE, positions = None, 0
-    for micro, last in placed.micro_batches(rows, micro_rows):
-        hold_back(placed, last)
-        output, own = placed.output(micro, drafts)
-        head_VD = network.head_VD
-        loss, metrics = objective(output, head_VD, own)
-        loss = loss / max(1, whole)
-        sums = {"loss": loss} | {name: value / max(1, whole) for name, value in metrics.items()}
+
+    def score(part: Transformer, output: Output, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, sums = output.state_BTD.new_zeros(()), dict[str, Tensor]()
+        if part.ends:
+            objective_sum, metrics = objective(output, part.head_VD, rows)
+            sums = {name: value / max(1, whole) for name, value in {"loss": objective_sum, **metrics}.items()}
+            loss = sums["loss"]
         if output.load_LE is not None:
-            sums["router_loss"] = output.aux * (real_tokens(micro) / max(1, tokens))
-            load_LE = output.load_LE if load_LE is None else load_LE + output.load_LE
+            sums["router_loss"] = output.aux * (real_tokens(rows) / max(1, tokens))
             if beside.router_losses:
                 loss = loss + sums["router_loss"]
-        if drafts:
-            sums["multi_token_loss"] = multi_token(output.drafts, head_VD, own, targets)
+        if part.ends and drafts:
+            sums["multi_token_loss"] = multi_token(output.drafts, part.head_VD, rows, targets)
             loss = loss + beside.multi_token * sums["multi_token_loss"]
-        (loss * scale).backward()
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0) + value.detach()
-        positions += micro["ids"].numel()
+        return loss, sums
+
+    run = _through_pipeline if placed.pipeline else _one_by_one
+    totals, load_LE, positions = run(placed, rows, micro_rows, score, drafts, scale)
     if scale != 1.0:
         for _, parameter in placed.parameters():
             if parameter.grad is not None:
@@ -275,6 +273,35 @@ def accumulate(
     if load_LE is not None:
         ranks.sum_(load_LE)
     return StepResult(found.pop("loss"), found, load_LE, int(tokens), int(labels), int(computed))
+
+
+def _one_by_one(
+    placed: Placed, rows: Rows, micro_rows: int, score: Score, drafts: bool, scale: float
+) -> tuple[dict[str, Tensor], Tensor | None, int]:
+    """Forward and backward of each micro-batch in turn: this process's sums, loads and positions."""
+    totals: dict[str, Tensor] = {}
+    load_LE, positions = None, 0
+    for micro, last in placed.micro_batches(rows, micro_rows):
+        hold_back(placed, last)
+        output, own = placed.output(micro, drafts)
+        loss, sums = score(placed.model, output, own)
+        (loss * scale).backward()
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.detach()
+        if output.load_LE is not None:
+            load_LE = output.load_LE if load_LE is None else load_LE + output.load_LE
+        positions += micro["ids"].numel()
+    return totals, load_LE, positions
+
+
+def _through_pipeline(
+    placed: Placed, rows: Rows, micro_rows: int, score: Score, drafts: bool, scale: float
+) -> tuple[dict[str, Tensor], Tensor | None, int]:
+    """The same by all processes of a pipeline together."""
+    assert placed.pipeline is not None
+    micros = placed.pipeline.micro_batches(rows, micro_rows)
+    totals, load_LE = placed.pipeline.accumulate(micros, score, drafts, scale)
+    return totals, load_LE, sum(micro["ids"].numel() for micro in micros)
 
 
 def next_scale(scale: float, steps_at_scale: int, finite: bool) -> tuple[float, int]:
@@ -291,10 +318,10 @@ def move_biases(placed: Placed, result: StepResult, rate: float) -> None:
     """Move every router's score bias by `rate` against the step's loads (arXiv:2408.15664, algorithm 1)."""
     if result.load_LE is None or rate == 0:
         return
-    for router, load_E in zip(
-        placed.model.routers(), result.load_LE, strict=False
-    ):  # blocks that did not run have no load
-        router.move_bias(load_E, rate)
+    for part in placed.parts:
+        # blocks that did not run have no load
+        for router, load_E in zip(part.routers(), result.load_LE[part.first_load :], strict=False):
+            router.move_bias(load_E, rate)
 
 
 def diverged(step: int, loss: float, grad_norm: float) -> GlassboxError:

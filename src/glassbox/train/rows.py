@@ -41,10 +41,11 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 def rounds(rows: Rows, sequences: int) -> int:
     """Micro-batches that rows are cut into."""
-    return -(-len(rows["ids"]) // _rows_of(rows, sequences))
+    return -(-len(rows["ids"]) // rows_of(rows, sequences))
 
 
-def _rows_of(rows: Rows, sequences: int) -> int:
+def rows_of(rows: Rows, sequences: int) -> int:
+    """Rows of a micro-batch of `sequences` sequences."""
     per_row = rows["ids"][0].numel() // rows["ids"].shape[-1] if len(rows["ids"]) else 1
     return max(1, sequences // per_row)
 
@@ -55,7 +56,7 @@ def micro_batches(rows: Rows, sequences: int, device: torch.device, cut: bool = 
     Columns after the micro-batch's last label are cut off (unless not `cut`): in a causal network they can change
     nothing before them, and rows sorted by length then cost little padding.
     """
-    size = _rows_of(rows, sequences)
+    size = rows_of(rows, sequences)
     for start in range(0, len(rows["ids"]), size):
         micro = {name: value[start : start + size] for name, value in rows.items()}
         shape = micro["ids"].shape
@@ -71,6 +72,17 @@ def forward(model: Transformer, micro: Rows, drafts: bool = False, state_BTD: Te
     rows of their own."""
     flat = {name: micro[name].flatten(0, -2) for name in ("ids", "positions", "documents") if name in micro}
     return model(flat["ids"], flat.get("positions"), flat.get("documents"), drafts=drafts, state_BTD=state_BTD)
+
+
+def columns_output(
+    model: Transformer, micro: Rows, drafts: bool = False, state_BTD: Tensor | None = None
+) -> tuple[Output, Rows]:
+    """Run the network on a micro-batch of whole rows: the output for this process's columns, and the micro-batch with
+    their targets."""
+    output = forward(model, micro, drafts, state_BTD)
+    if model.columns.count == 1:
+        return output, micro
+    return output, with_targets(micro, 1 + len(model.multi_token) * drafts, model.columns.own)
 
 
 def _used_width(labels: Tensor, multiple: int = 32) -> int:
@@ -111,7 +123,7 @@ def with_targets(rows: Rows, distances: int, own: Callable[[Tensor], Tensor]) ->
 def empty_row(rows: Rows) -> Rows:
     """A row of padding in the form of a step's rows."""
     filled = {"labels": IGNORE, "documents": PADDING}
-    return {name: torch.full_like(value[:1], filled.get(name, 0)) for name, value in rows.items()}
+    return {name: value.new_full((1, *value.shape[1:]), filled.get(name, 0)) for name, value in rows.items()}
 
 
 def row_count(rows: Rows) -> int:

@@ -27,10 +27,12 @@ from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.loop import Parallel
 from glassbox.train.parallel.experts import divide_experts
 from glassbox.train.parallel.layout import Extent, held, whole
+from glassbox.train.parallel.pipeline import Pipeline
 from glassbox.train.parallel.ranks import ALONE, Ranks, join
 from glassbox.train.parallel.sequence import columns_of, divide_context, divide_heads
+from glassbox.train.parallel.stages import embedded_twice, stretches
 from glassbox.train.recompute import all_blocks
-from glassbox.train.rows import Rows, empty_row, forward, micro_batches, rounds, with_targets
+from glassbox.train.rows import Rows, columns_output, empty_row, micro_batches, rounds
 
 DATA = ("fold", "context", "expert")
 """Dimensions of the mesh over which a tensor is shared out; experts over all but `expert`."""
@@ -45,6 +47,8 @@ class Placed:
     ranks: Ranks = ALONE
     extents: dict[str, Extent] = field(default_factory=dict)
     """Of each tensor that is divided before FSDP divides it further; the others are whole."""
+    pipeline: Pipeline | None = None
+    """What runs the stretches, where there is more than one in the run."""
 
     @property
     def model(self) -> Transformer:
@@ -89,17 +93,14 @@ class Placed:
 
     def output(self, micro: Rows, drafts: bool = False) -> tuple[Output, Rows]:
         """Run the network on a micro-batch of whole rows; the output for this process's columns, and their targets."""
-        output = forward(self.model, micro, drafts)
-        columns = self.model.columns
-        if columns.count == 1:
-            return output, micro
-        return output, with_targets(micro, 1 + len(self.model.multi_token) * drafts, columns.own)
+        return columns_output(self.model, micro, drafts)
 
     def copies(self, name: str) -> int:
-        """Processes that hold the same values of a tensor."""
+        """How many times the same values of a tensor are held; a process can hold them twice (`pipeline.py`)."""
         sizes, extent = self.ranks.sizes, self.extents.get(name)
         divided = extent is not None and not name.endswith("_EDH") and not name.endswith("_EHD")
-        return sizes["replicate"] * (1 if divided else sizes["tensor"])
+        twice = name == "embedding.weight" and embedded_twice(self.model.network, self.ranks.plan.stages)
+        return sizes["replicate"] * (1 if divided else sizes["tensor"]) * (2 if twice else 1)
 
     def settle(self) -> None:
         """Give back weights that were gathered for a forward pass without a backward pass: what is held is then each
@@ -118,7 +119,8 @@ def place(model: Transformer, plan: Parallel, device: str) -> Placed:
     ranks = join(plan, device)
     if ranks.mesh is None:
         return Placed([model if _is_meta(model) else model.to(device)], ranks)
-    parts, extents = [model], dict[str, Extent]()
+    parts = stretches(model, plan, ranks.index("pipeline")) if plan.pipeline > 1 else [model]
+    extents: dict[str, Extent] = {}
     for part in parts:
         part.columns = columns_of(ranks)
         if ranks.sizes["tensor"] > 1:
@@ -130,7 +132,7 @@ def place(model: Transformer, plan: Parallel, device: str) -> Placed:
         if not _is_meta(part):
             part.to(device)
         _share_out(part, ranks)
-    return Placed(parts, ranks, extents)
+    return Placed(parts, ranks, extents, Pipeline(parts, ranks) if plan.pipeline > 1 else None)
 
 
 def _is_meta(model: nn.Module) -> bool:
@@ -154,10 +156,12 @@ def _share_out(model: Transformer, ranks: Ranks) -> None:
                 share_out(module, mesh=_mesh(ranks, DATA[:2]))
     for block in all_blocks(model):
         share_out(block, ignored_params=ignored)
-    share_out(model, ignored_params=ignored)
+    # the head is used after the forward pass of the network, so the rest stays gathered until the backward pass
+    share_out(model, ignored_params=ignored, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def _mesh(ranks: Ranks, dimensions: tuple[str, ...]) -> dist.DeviceMesh:
