@@ -9,6 +9,7 @@ from importlib import import_module
 from glassbox.ledger.runner import StageFunction
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.recipe.base import Stage
+from glassbox.recipe.training import PretrainStage
 
 WHERE: dict[str, str] = {
     "crawl": "glassbox.curate.crawl",
@@ -36,7 +37,10 @@ def _function(kind: str) -> StageFunction:
     def run(config: Stage, inputs: Inputs, workspace: Workspace) -> None:
         if kind in NUMERIC:
             import_module("torch").set_num_threads(workspace.threads)
-        import_module(WHERE[kind]).run(config, inputs, workspace)
+        beside = {}
+        if isinstance(config, PretrainStage) and config.tasks:
+            beside["tasks"] = import_module("glassbox.evaluate.in_loop").scorer
+        import_module(WHERE[kind]).run(config, inputs, workspace, **beside)
 
     return run
 

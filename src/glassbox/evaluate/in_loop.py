@@ -30,6 +30,7 @@ from glassbox.tokens.pack import Encoded, pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, encode, special_id
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.parallel.place import Placed
+from glassbox.train.pretrain import Scorer
 
 log = logging.getLogger("glassbox")
 
@@ -56,9 +57,7 @@ Trial = Callable[[Placed], list[Outcome]]
 """Puts a task to a model; nothing comes of one that cannot be put to it."""
 
 
-def scorer(
-    config: PretrainStage, inputs: Inputs, workspace: Workspace, tokenizer: Tokenizer, context: int
-) -> Callable[[Placed], dict[str, float]]:
+def scorer(config: PretrainStage, inputs: Inputs, workspace: Workspace, tokenizer: Tokenizer, context: int) -> Scorer:
     """Read and tokenise the tasks of a stage; what is returned scores a model on them, and gives
     `task/<name>/<metric>` (`task/<name>_<group>/<metric>` for the groups of a task).
 
@@ -127,11 +126,9 @@ def continuation_logprobs(placed: Placed, encoded: Sequence[Encoded], context: i
     """The summed log-probability in nats of each sequence's scored tokens. Sequences share rows of `context` tokens, as
     documents do in training; all processes of a plan call this and get every sum."""
     rows, _ = pack_conversations(encoded, context)
-    processes = placed.ranks.share.count
     sums = [0.0] * len(encoded)
     for start in range(0, len(rows), ROUND):
         some = rows[start : start + ROUND]
-        some += [[]] * (-len(some) % processes)  # a row of padding for a process that would have none
         logprobs_RT = logprobs_of_labels(placed, rows_to_batch(encoded, some, context, 0), micro_rows).double()
         for row_T, numbers in zip(logprobs_RT, some, strict=True):
             place = 0

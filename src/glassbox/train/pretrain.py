@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from glassbox.errors import RequestError
@@ -28,10 +29,14 @@ from glassbox.train.parallel.place import Placed
 HELD_OUT_WINDOWS = 64
 """Windows of each source's held-out text measured in the loop, evenly spaced over it."""
 
+Scorer = Callable[[Placed], dict[str, float]]
+Tasks = Callable[[PretrainStage, Inputs, Workspace, Tokenizer, int], Scorer]
+"""(settings, inputs, workspace, tokenizer, context) -> what scores the model on the stage's tasks."""
 
-def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
+
+def run(config: PretrainStage, inputs: Inputs, workspace: Workspace, tasks: Tasks | None = None) -> None:
     """Build the network from the recipe and the tokenizer's vocabulary, with new weights or an earlier model's; train
-    it over all phases, save it."""
+    it over all phases, save it. `tasks` makes `config.tasks` ready: a room above this one knows how."""
     tokens = inputs.one("tokens")
     folder = TokenFolder(tokens)
     data = PretrainData(tokens, config.phases, workspace.seed)
@@ -47,6 +52,12 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
         first_values = _carried_over(source / "model", config, folder, workspace.seed).__getitem__
     context = max(phase.context for phase in config.phases)
     sources = sorted({source.partition("/")[0] for phase in config.phases for source in phase.mixture})
+    tokenizer = load_tokenizer(folder.tokenizer_folder)
+    scorer = tasks(config, inputs, workspace, tokenizer, context) if tasks else None
+
+    def evaluate(placed: Placed) -> dict[str, float]:
+        found = held_out(placed, tokens, sources, context, config.loop.micro_rows)
+        return found | scorer(placed) if scorer else found
 
     progress = fit(
         model,
@@ -56,10 +67,9 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace) -> None:
         steps=data.steps,
         loop=config.loop,
         workspace=workspace,
-        evaluate=lambda placed: held_out(placed, tokens, sources, context, config.loop.micro_rows),
+        evaluate=evaluate,
         first_values=first_values,
     )
-    tokenizer = load_tokenizer(folder.tokenizer_folder)
     trained = LoadedModel(model, config.trained, folder.vocab_size, context, tokenizer)
     finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
 
