@@ -109,12 +109,33 @@ def trainer(steps: int, metrics: Any, summary: dict[str, Any], evaluate_every: i
             workspace.metric(step, **metrics(step, rng), **common)
             if evaluate_every and step % evaluate_every == 0:
                 bits = {f"bits_per_byte/{name}": value + 1.6 * math.exp(-step / 90) for name, value in BITS.items()}
-                workspace.metric(step, **bits, **{f"acceptance/{name}": 0.5 for name in BITS})
+                tasks = {f"task/{name}/{metric}": value for name, metric, value in _tasks(step)}
+                workspace.metric(step, **bits, **{f"acceptance/{name}": 0.5 for name in BITS}, **tasks)
+                write_json(workspace.path("task_scores.json"), {"confidence": 0.95, "rows": _task_rows(step)})
         write_json(
             workspace.path("summary.json"), {**summary, "steps": steps, "tokens": steps * 8192, "seconds": 212.4}
         )
 
     return run
+
+
+TASKS = ("piqa", "hellaswag", "arc_easy", "boolq", "mmlu", "mmlu_stem", "sums")
+"""More than a chart has colours for."""
+
+
+def _tasks(step: int) -> list[tuple[str, str, float]]:
+    gain = 1 - math.exp(-step / 150)
+    own = {"arc_easy": "acc", "boolq": "acc", "sums": "exact_match"}
+    right = [(name, own.get(name, "len_norm"), 0.25 + 0.05 * n * gain) for n, name in enumerate(TASKS)]
+    return right + [(name, "bpb", 1.9 - 0.1 * n * gain) for n, name in enumerate(TASKS[:-1])]
+
+
+def _task_rows(step: int) -> list[dict[str, Any]]:
+    return [
+        {"task": name, "form": name, "shots": [0, 5] if name.startswith("mmlu") else [0], "n": 500 + n,
+         "data_sha256": "5e" * 32, "metric": metric, "value": value, "low": value - 0.04, "high": value + 0.04}
+        for n, (name, metric, value) in enumerate(_tasks(step))
+    ]  # fmt: skip
 
 
 def _pretraining(step: int, rng: Random) -> dict[str, float]:

@@ -12,6 +12,7 @@ from glassbox.report.charts import Line, Point, heat_map, line_chart
 from glassbox.report.events import incidents
 from glassbox.report.format import count, duration, is_number, number
 from glassbox.report.tables import Table
+from glassbox.report.tasks import task_scores
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ PANELS = (
     Panel("Preference accuracy", "share of pairs with a positive margin", r"accuracy", noisy=True),
     Panel("Implicit rewards", "β times log-ratio to the reference", r"reward_(chosen|rejected)", noisy=True),
     Panel("Loss", "", r"loss", noisy=True),
-    Panel("Held-out bits per byte", "in the loop", r"(?:.*[/.])?(?:bits_per_byte|bpb)(?:[/._](.+))?"),
+    Panel("Held-out bits per byte", "in the loop", r"(?!task/)(?:.*[/.])?(?:bits_per_byte|bpb)(?:[/._](.+))?"),
+    Panel("Tasks", "share right, in the loop", r"task/(.+)/(?:acc|len_norm|exact_match)"),
+    Panel("Right answers of tasks", "bits per byte, in the loop", r"task/(.+)/bpb"),
     Panel("Loss ahead", "nats a token, mean over multi-token blocks", r"multi_token_loss", noisy=True),
     Panel("Drafts accepted", "share of held-out tokens, in the loop", r"acceptance[_/](.+)"),
     Panel("Learning rate", "after warm-up and decay", r"lr", True),
@@ -52,6 +55,8 @@ PANELS = (
     Panel("How replies end", "share of completions", r"(truncated|no_answer|not_judged)", True),
 )
 """In the order they are shown; a metric goes to the first panel that asks for it."""
+TONES = 6
+"""Lines of a chart, each in a colour of its own; more go to further charts."""
 LOSS_UNITS = {
     "pretrain": "nats a token",
     "sft": "nats a token of the assistant",
@@ -96,6 +101,7 @@ class Training:
     others: list[Chart]
     """Metrics that no panel asks for."""
     experts: Markup
+    tasks: Table | None
     events: Table | None
     aside: str
 
@@ -119,6 +125,7 @@ def training(facts: RunFacts, stage: StageFacts) -> Training | None:
         charts=charts,
         others=others,
         experts=_experts(facts, stage, summary),
+        tasks=task_scores(facts, stage),
         events=incidents(facts, stage),
         aside=_aside(broken),
     )
@@ -175,8 +182,10 @@ def _panels(series: dict[str, list[Point]], axis: Axis, loss_unit: str) -> tuple
                 label = next((group for group in match.groups() if group), panel.title.lower())
                 lines.append((label.replace("_", " "), points))
                 used.add(name)
-        if lines:
-            charts.append(_chart(panel.title, panel.unit or loss_unit, lines, axis, panel.from_zero, panel.noisy))
+        for start in range(0, len(lines), TONES):
+            title = panel.title if start == 0 else f"{panel.title} ({start // TONES + 1})"
+            some = lines[start : start + TONES]
+            charts.append(_chart(title, panel.unit or loss_unit, some, axis, panel.from_zero, panel.noisy))
     return charts, used
 
 
@@ -189,7 +198,7 @@ def _chart(
     noisy: bool = False,
 ) -> Chart:
     drawn = [
-        Line(name, tuple(points), tone=index % 6 + 1, noisy=noisy and len(lines) == 1)
+        Line(name, tuple(points), tone=index + 1, noisy=noisy and len(lines) == 1)
         for index, (name, points) in enumerate(lines)
     ]
     svg = line_chart(drawn, title=title, reach=axis.reach, marks=axis.marks, from_zero=from_zero)
