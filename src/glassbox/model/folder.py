@@ -1,6 +1,7 @@
 """A model folder: `config.json`, `model.safetensors` (or shards), and the tokenizer's `tokenizer.json`, `chat.json`.
 
-A folder of a published family in Hugging Face's form is read as it is; `interchange/` turns one into the other.
+A folder of a published family in Hugging Face's form is read as it is; `interchange/` turns one into the other. A
+checkpoint of a training run is read too: there the weights lie in pieces (`pieces.py`).
 """
 
 import json
@@ -17,6 +18,7 @@ from glassbox.errors import RequestError
 from glassbox.ledger.writing import atomic_path, write_json
 from glassbox.model.families import Sizes, from_config, what_is_wrong, whole
 from glassbox.model.names import AsOurs, check_names, hub_names, own_entries, parts, their_entries
+from glassbox.model.pieces import PIECES, Pieces
 from glassbox.model.tensors import WEIGHTS, Checkpoint, Entry, InMemory, Tensors, Typed, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Network
@@ -83,9 +85,14 @@ def save_model(
     folder: Path, model: Transformer, network: Network, vocab_size: int, context: int, tokenizer_folder: Path
 ) -> None:
     """Write a model folder, each file whole or not at all; files of an earlier try are replaced."""
-    copy_tokenizer(tokenizer_folder, folder)
     save_weights(folder, model)
-    write_config(folder, Sizes(network, vocab_size, context))
+    describe_model(folder, Sizes(network, vocab_size, context), tokenizer_folder)
+
+
+def describe_model(folder: Path, sizes: Sizes, tokenizer_folder: Path) -> None:
+    """Write what a model folder holds beside the weights: the tokenizer's files and `config.json`."""
+    copy_tokenizer(tokenizer_folder, folder)
+    write_config(folder, sizes)
 
 
 def write_config(folder: Path, sizes: Sizes) -> None:
@@ -137,7 +144,7 @@ def open_model(folder: Path, dtype_of: Callable[[str, Entry], torch.dtype] | Non
         raise RequestError(f"{path} describes neither a glassbox model nor one in Hugging Face's form")
     own = "network" in config
     sizes = _own_sizes(config, path) if own else from_config(config, str(path))
-    files = Checkpoint(folder)
+    files: Tensors = Pieces(folder, "model.") if (folder / PIECES).is_file() else Checkpoint(folder)
     turned = files if dtype_of is None else Typed(files, dtype_of)
     _check_size(sizes, files, path)
     entries = own_entries(sizes.network, sizes.vocab_size)
@@ -161,7 +168,7 @@ def _own_sizes(config: dict[str, Any], path: Path) -> Sizes:
         raise RequestError(f"{path} does not describe a glassbox model ({what_is_wrong(error)})") from error
 
 
-def _check_size(sizes: Sizes, files: Checkpoint, path: Path) -> None:
+def _check_size(sizes: Sizes, files: Tensors, path: Path) -> None:
     """A damaged `config.json` may name a network of any size: none is laid out that is not about as large as the
     weights beside it."""
     network = sizes.network
@@ -171,7 +178,7 @@ def _check_size(sizes: Sizes, files: Checkpoint, path: Path) -> None:
         raise RequestError(f"{path} describes a network far larger than the weights beside it, of {held:,} numbers")
 
 
-def _check_tied(files: Checkpoint, folder: Path) -> None:
+def _check_tied(files: Tensors, folder: Path) -> None:
     """A file may hold a head although the embedding is the head: then the same one."""
     shape = files.entries["model.embed_tokens.weight"].shape
     rows = 1 << 14
@@ -258,16 +265,6 @@ def save_weights(folder: Path, model: Transformer) -> None:
     """Write a model's weights as the folder's `model.safetensors` (in shards where it is large); the same weights give
     the same bytes."""
     write_tensors(folder, InMemory(model.state_dict()))
-
-
-def load_weights(folder: Path, model: Transformer) -> None:
-    """Read the folder's `model.safetensors` (or its shards) into a model in place. `RequestError` if it is missing,
-    damaged or of another network."""
-    checkpoint = Checkpoint(folder)
-    state = model.state_dict()
-    check_names(checkpoint.entries, InMemory(state).entries, f"{folder} holds the weights of another network: it")
-    for name, weight in state.items():
-        weight.copy_(checkpoint.read(name))
 
 
 def _read_json(path: Path) -> dict:

@@ -154,7 +154,7 @@ def write_tensors(folder: Path, tensors: Tensors, shard_bytes: int = SHARD_BYTES
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for name, shard in zip(names, shards, strict=True):
         with atomic_open(folder / name, "wb") as file:
-            _write(file, shard, tensors)
+            write_file(file, shard, tensors)
     for old in folder.glob("model*.safetensors*"):
         if old.name not in names:
             old.unlink()
@@ -177,8 +177,8 @@ def write_bytes(file: IO[bytes], tensors: Tensors, name: str) -> None:
     assert written == entry.bytes, f"{name} comes in another size than announced"
 
 
-def _write(file: IO[bytes], names: list[str], tensors: Tensors) -> None:
-    """One safetensors file: the header's length, the header, the tensors' bytes one after the other."""
+def write_file(file: IO[bytes], names: list[str], tensors: Tensors) -> None:
+    """Write one safetensors file: the header's length, the header, the tensors' bytes one after the other."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     # the widest type first keeps every tensor aligned to its own width
     order = sorted(names, key=lambda name: -tensors.entries[name].dtype.itemsize)

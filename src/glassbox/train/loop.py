@@ -31,7 +31,7 @@ from glassbox.recipe.rates import factor
 from glassbox.recipe.size import train_flops
 from glassbox.tokens.order import Share
 from glassbox.train import checkpoint
-from glassbox.train.checkpoint import Progress
+from glassbox.train.checkpoint import Describe, Progress, Saver, is_kept
 from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_optimizer, set_rates
 from glassbox.train.parallel.pipeline import Score
@@ -103,6 +103,7 @@ def fit(
     denominator: Callable[[Rows], float] = labelled_tokens,
     evaluate: Callable[[Placed], dict[str, float]] | None = None,
     first_values: Callable[[str], Tensor] | None = None,
+    describe: Describe | None = None,
 ) -> Progress:
     """Train `model` in place up to `steps` optimizer steps, going on from the workspace's newest checkpoint.
 
@@ -110,7 +111,8 @@ def fit(
     comes, so it may use the model as it then is. `course(step)` says how the step trains. `denominator(rows)` is what
     the step's summed loss is divided by, counted over the whole step: the gradient does not depend on
     `loop.micro_rows`. `evaluate(placed)` returns named numbers for the metrics stream. `first_values(name)` gives the
-    whole tensors of a model on the meta device, where there is no checkpoint.
+    whole tensors of a model on the meta device, where there is no checkpoint. `describe` makes each checkpoint a model
+    folder.
 
     Under a plan (`loop.parallel`) every process of the run calls this with the same arguments, and the model is cut
     down to its part. Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was
@@ -128,54 +130,61 @@ def fit(
     if first_values is not None:
         fill(placed, first_values)
     optimizer = build_optimizer(placed, course(0).optimizer)
-    progress = checkpoint.resume(checkpoints, placed.model, optimizer)
+    progress = checkpoint.resume(checkpoints, placed, optimizer)
     workspace.rewind_metrics(progress.step)
     scaling = placed.model.compute_dtype == torch.float16
     meter = Meter(placed, progress)
 
-    while progress.step < steps:
-        started = time.perf_counter()
-        now, rows = course(progress.step), to_rows(batch_at(progress.step, ranks.share))
-        if now.network is not None:
-            for part in placed.parts:
-                part.network = now.network
-        scale = progress.loss_scale if scaling else 1.0
-        result = accumulate(placed, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
-        sum_over_columns(placed)
-        loss, grad_norm = result.loss, clip_gradients(placed, now.optimizer.clip)
-        finite = math.isfinite(loss) and math.isfinite(grad_norm)
-        if scaling:
-            progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
-        if not finite and (not scaling or progress.loss_scale < 1.0):
-            raise diverged(progress.step, loss, grad_norm)
-        if finite:
-            set_rates(optimizer, now.lr, now.optimizer)
-            optimizer.step()
-            move_biases(placed, result, now.beside.score_bias_rate)
-        else:
-            progress.skipped += 1
-            log.warning("step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2)
-        optimizer.zero_grad(set_to_none=True)
-
-        progress.step += 1
-        meter.count(rows, result, time.perf_counter() - started, now.beside.multi_token > 0)
-        done = progress.step == steps
-        workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
-        if progress.step % loop.log_every == 0 or done:
-            metrics = dict(result.metrics)
+    with Saver(checkpoints, placed, optimizer, describe) as saver:
+        while progress.step < steps:
+            started, tokens = time.perf_counter(), progress.tokens
+            now, rows = course(progress.step), to_rows(batch_at(progress.step, ranks.share))
+            if now.network is not None:
+                for part in placed.parts:
+                    part.network = now.network
+            scale = progress.loss_scale if scaling else 1.0
+            result = accumulate(placed, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
+            sum_over_columns(placed)
+            loss, grad_norm = result.loss, clip_gradients(placed, now.optimizer.clip)
+            finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if scaling:
-                metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
-            workspace.metric(progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics, **meter.read(result))
-        if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
-            with torch.no_grad():
-                progress.evaluation = evaluate(placed)
-            placed.settle()
-            workspace.metric(progress.step, **progress.evaluation)
-        stopping = not done and ranks.most([float(workspace.stop_requested())])[0] > 0
-        if progress.step % loop.checkpoint_every == 0 or done or stopping:
-            checkpoint.save(checkpoints, placed.model, optimizer, progress)
-        if stopping:
-            raise Interrupted("stopped on request; run the same command again to go on")
+                progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
+            if not finite and (not scaling or progress.loss_scale < 1.0):
+                raise diverged(progress.step, loss, grad_norm)
+            if finite:
+                set_rates(optimizer, now.lr, now.optimizer)
+                optimizer.step()
+                move_biases(placed, result, now.beside.score_bias_rate)
+            else:
+                progress.skipped += 1
+                log.warning(
+                    "step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2
+                )
+            optimizer.zero_grad(set_to_none=True)
+
+            progress.step += 1
+            meter.count(rows, result, time.perf_counter() - started, now.beside.multi_token > 0)
+            done = progress.step == steps
+            workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
+            if progress.step % loop.log_every == 0 or done:
+                metrics = dict(result.metrics)
+                if scaling:
+                    metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
+                workspace.metric(
+                    progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics, **meter.read(result)
+                )
+            if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
+                with torch.no_grad():
+                    progress.evaluation = evaluate(placed)
+                placed.settle()
+                workspace.metric(progress.step, **progress.evaluation)
+            stopping = not done and ranks.most([float(workspace.stop_requested())])[0] > 0
+            keep = is_kept(loop, tokens, progress)
+            if progress.step % loop.checkpoint_every == 0 or keep or done or stopping:
+                saver.save(progress, keep)
+            saver.check()
+            if stopping:
+                raise Interrupted("stopped on request; run the same command again to go on")
     return progress
 
 
