@@ -13,6 +13,7 @@ from typing import Any
 
 from glassbox.errors import RequestError
 from glassbox.evaluate.intervals import ratio, wilson
+from glassbox.evaluate.needle import Cell, find, found_shares, record
 from glassbox.generate.replies import chat_prompt, plain_prompt, sample_replies
 from glassbox.judge.stage import read_problems
 from glassbox.judge.verify import verify
@@ -57,9 +58,12 @@ def run(config: EvaluateStage, inputs: Inputs, workspace: Workspace) -> None:
     problems_folder, tokens_folder = inputs.maybe("problems"), inputs.maybe("tokens")
     if problems_folder is None and tokens_folder is None:
         raise RequestError("evaluate needs problems or tokens in its `from`")
+    if config.needle and tokens_folder is None:
+        raise RequestError("evaluate hides needles in held-out text: it needs tokens in its `from`")
     problems = list(read_problems(problems_folder, "held_out"))[: config.problems] if problems_folder else []
     scores: list[Score] = []
     samples: list[dict[str, Any]] = []
+    needles: dict[str, list[Cell]] = {}
     models = inputs.all("model")
     for done, artefact in enumerate(models):
         loaded = load_model(artefact.path / "model", workspace.device)
@@ -71,8 +75,15 @@ def run(config: EvaluateStage, inputs: Inputs, workspace: Workspace) -> None:
         if tokens_folder:
             workspace.progress(done, len(models), f"{artefact.name} · bits per byte")
             scores += held_out_scores(config, loaded, artefact, tokens_folder)
+        if config.needle and tokens_folder:
+            workspace.progress(done, len(models), f"{artefact.name} · needles")
+            needles[artefact.name] = find(config.needle, loaded, tokens_folder, workspace.seed)
+            shares = found_shares(needles[artefact.name], config.confidence)
+            scores += [Score(artefact.name, metric, *share) for metric, share in shares.items()]
         workspace.stop_if_asked()
     baselines = baseline_scores(tokens_folder, loaded.context) if tokens_folder else {}
+    if config.needle:
+        write_json(workspace.path("needle.json"), record(config.needle, needles))
     write_lines(workspace.path("samples.jsonl"), samples)
     protocol = describe(config, problems, workspace.seed)
     rows_out = [{name: value for name, value in asdict(score).items() if value is not None} for score in scores]
@@ -188,6 +199,8 @@ def describe(config: EvaluateStage, problems: Sequence[dict[str, Any]], seed: in
         "exact_match_plain": "running text, no examples, one reply up to its first answer line, compared as a number",
         "bits_per_byte": "held-out documents, windows of the training context, first token of each piece not counted",
         "acceptance": "the same text: share of tokens for which a multi-token block names the model's own first choice",
+        "needle_exact": "a number hidden in held-out text and asked for at its end is what the model writes",
+        "needle_choice": "the same texts: it is the likeliest of as many numbers as needle.json says",
         "sampling": config.sampling.model_dump(mode="json", exclude={"batch"}),
         "confidence": config.confidence,
         "seed": seed,

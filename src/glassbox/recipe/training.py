@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from glassbox.recipe.base import NOT_IDENTITY, Settings, Stage
 from glassbox.recipe.loop import Loop
+from glassbox.recipe.needle import Needle
 from glassbox.recipe.network import Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.parallel_checks import parallel_error
@@ -225,5 +226,7 @@ class EvaluateStage(Stage):
     """How answers are drawn."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of the intervals."""
+    needle: Needle | None = None
+    """Hide a number in held-out text and ask for it, for each length and depth; none: do not."""
     samples_shown: int = Field(default=8, ge=0)
     """Conversations per model kept for the report."""
