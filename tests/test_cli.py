@@ -109,6 +109,10 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
     rows = json.loads(glassbox("inspect", "tiny", "--step", "3", "--json"))
     assert len(rows) == 4
     assert {row["source"] for row in rows} <= {"notes", "problems"}
+    epochs = json.loads((run / "base" / "summary.json").read_text())["epochs"]
+    for row in json.loads(glassbox("plan", str(recipe), "--json"))["reading"]:
+        assert row["epochs"] == pytest.approx(epochs[row["source"]], rel=0.05)
+    assert "max_epochs 0.1" in glassbox("plan", str(recipe), "base.max_epochs=0.1", code=2)
     (tmp_path / "texts.jsonl").write_text('{"text": "1 + 1 = 2"}\n{"text": "the file"}\n')
     scored = [json.loads(line) for line in glassbox("score", "tiny/base", str(tmp_path / "texts.jsonl")).splitlines()]
     assert len(scored) == 2

@@ -13,6 +13,7 @@ from glassbox.errors import IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
 from glassbox.recipe.loading import load_recipe
+from glassbox.recipe.schema import Recipe
 from glassbox.recipe.training import PretrainStage
 from glassbox.report.format import duration, size
 from glassbox.stages import STAGES
@@ -103,21 +104,37 @@ def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
     device: Annotated[str, typer.Option(help="A device of the table in recipe/plan.py.")] = "h100",
-    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    devices: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="How many, for plans that leave `shard` open; default as few as a plan can do with."),
+    ] = None,
     utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of the peak that is reached.")] = 0.4,
+    runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Before paying: the stage graph, and parameters, tokens, FLOPs, memory, time and money of each training stage."""
+    """Before paying: the stage graph, the phases of pretraining and how often they read each source; parameters,
+    tokens, FLOPs, memory, time and money of each training stage."""
     from glassbox.recipe.plan import plan_recipe, plan_tables
 
     loaded = load_recipe(recipe_path(recipe), overrides or ())
-    planned = plan_recipe(loaded, device=device, devices=devices, utilisation=utilisation)
+    sizes = _token_sizes(runs / loaded.name, loaded)
+    planned = plan_recipe(loaded, device=device, devices=devices, utilisation=utilisation, sizes=sizes)
     if as_json:
         print_json(planned)
         return
     for title, columns, rows in plan_tables(planned):
         out.print(f"\n{title}", style="bold")
         print_rows(columns, rows, False)
+
+
+def _token_sizes(folder: Path, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Training tokens of each shard, for the tokenize stages that are finished in the recipe's run."""
+    from glassbox.tokens.shards import TokenFolder
+
+    names = [name for name, stage in recipe.stages.items() if stage.gives == "tokens" and (folder / name).exists()]
+    states = runs_.stage_states(folder, recipe) if names else ()
+    finished = [state.name for state in states if state.state == "finished"]
+    return {name: TokenFolder(folder / name).train_sizes for name in names if name in finished}
 
 
 def report(run: RunName, runs: Runs = Path("runs")) -> None:

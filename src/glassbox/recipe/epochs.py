@@ -27,13 +27,18 @@ def shares(phase: Phase, sizes: Mapping[str, int]) -> dict[str, Fraction]:
     return {name: share / total for name, share in found.items()}
 
 
-def epochs(phases: Sequence[Phase], sizes: Mapping[str, int]) -> dict[str, float]:
-    """How many times the phases read each shard whose size is known, to within a row of each phase."""
+def tokens_read(phases: Sequence[Phase], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Tokens that the phases read of each shard, to within a row of each phase."""
     read: dict[str, Fraction] = {}
     for phase in phases:
         for name, share in shares(phase, sizes).items():
             read[name] = read.get(name, Fraction()) + share * phase.total_tokens
-    return {name: float(tokens / sizes[name]) for name, tokens in sorted(read.items()) if sizes.get(name)}
+    return {name: float(tokens) for name, tokens in sorted(read.items())}
+
+
+def epochs(phases: Sequence[Phase], sizes: Mapping[str, int]) -> dict[str, float]:
+    """How many times the phases read each shard whose size is known."""
+    return {name: tokens / sizes[name] for name, tokens in tokens_read(phases, sizes).items() if sizes.get(name)}
 
 
 def too_often(read: Mapping[str, float], limit: float) -> str | None:

@@ -1,14 +1,18 @@
 """Before paying: the stage graph, and what each training stage costs in FLOPs, memory, time and money."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
+from glassbox.recipe.epochs import epochs, tokens_read, too_often
+from glassbox.recipe.loop import Parallel, sizes_for
 from glassbox.recipe.network import Network
+from glassbox.recipe.rates import highest_and_last
 from glassbox.recipe.schema import Recipe, built_by
 from glassbox.recipe.size import forward_flops, parameters, train_flops, train_memory
-from glassbox.recipe.text import ProblemsStage, TokenizerStage
+from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
 from glassbox.recipe.training import DpoStage, GrpoStage, ImportStage, PretrainStage, SftStage
 
 
@@ -42,20 +46,36 @@ PROBLEM_TOKENS = 64
 """Tokens of a generated problem as a conversation, question and solution together: about the mean of all kinds."""
 
 
-def plan_recipe(recipe: Recipe, *, device: str, devices: int, utilisation: float) -> dict[str, Any]:
-    """The plan as plain data. Raises RequestError for an unknown device."""
+def plan_recipe(
+    recipe: Recipe,
+    *,
+    device: str,
+    devices: int | None,
+    utilisation: float,
+    sizes: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[str, Any]:
+    """The plan as plain data.
+
+    Without `devices` each stage has as many as its `loop.parallel` asks for; with them those of plans whose `shard` is
+    0 are filled up to that number. `sizes`: the training tokens of each shard of tokenize stages that are finished.
+    Raises RequestError for an unknown device, a number of devices that a plan cannot fill, and a source that would be
+    read too often.
+    """
     if device not in DEVICES:
         raise RequestError(f"--device {device}: not in the table (devices: {', '.join(DEVICES)})")
     chip = DEVICES[device]
     training = [row for name in recipe.order() if (row := _training(recipe, name, chip, devices, utilisation))]
+    pretraining = [(name, one) for name, one in recipe.stages.items() if isinstance(one, PretrainStage)]
     return {
         "recipe": recipe.name,
         "stages": [
             {"stage": name, "kind": stage.kind, "from": list(stage.inputs), "gives": stage.gives}
             for name, stage in ((name, recipe.stages[name]) for name in recipe.order())
         ],
+        "phases": [row for name, stage in pretraining for row in _phases(name, stage)],
+        "reading": [row for name, stage in pretraining for row in _reading(recipe, name, stage, sizes or {})],
         "training": training,
-        "device": {**asdict(chip), "count": devices, "utilisation": utilisation},
+        "device": {**asdict(chip), "utilisation": utilisation},
         "total": {
             "flops": sum(row["flops"] for row in training),
             "hours": sum(row["hours"] for row in training),
@@ -64,26 +84,68 @@ def plan_recipe(recipe: Recipe, *, device: str, devices: int, utilisation: float
     }
 
 
-def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation: float) -> dict[str, Any] | None:
+def _phases(name: str, stage: PretrainStage) -> list[dict[str, Any]]:
+    """The phases of a pretraining stage, batches in tokens."""
+    rows = []
+    for number, phase in enumerate(stage.phases):
+        peak, end = highest_and_last(stage, number)
+        first, last = (level.rows * phase.context for level in (phase.levels[0], phase.levels[-1]))
+        rows.append(
+            {
+                "stage": name,
+                "phase": phase.name,
+                "tokens": phase.total_tokens,
+                "steps": phase.total_steps,
+                "batch_from": first,
+                "batch_to": last,
+                "context": phase.context,
+                "peak_lr": peak,
+                "end_lr": end,
+                "rope_base": stage.network_in(number).attention.rope_base,
+            }
+        )
+    return rows
+
+
+def _reading(
+    recipe: Recipe, name: str, stage: PretrainStage, sizes: Mapping[str, Mapping[str, int]]
+) -> list[dict[str, Any]]:
+    """What a pretraining stage reads of each shard, and how many times where its size is known."""
+    source = next(source for source in stage.inputs if recipe.stages[source].gives == "tokens")
+    tokenize = recipe.stages[source]
+    assert isinstance(tokenize, TokenizeStage)
+    known = sizes.get(source, tokenize.sizes)
+    times = epochs(stage.phases, known)
+    if wrong := too_often(times, stage.max_epochs):
+        raise RequestError(f"stage '{name}': {wrong}")
+    return [
+        {"stage": name, "source": one, "tokens": round(read), "size": known.get(one), "epochs": times.get(one)}
+        for one, read in tokens_read(stage.phases, known).items()
+    ]
+
+
+def _training(
+    recipe: Recipe, name: str, chip: Device, devices: int | None, utilisation: float
+) -> dict[str, Any] | None:
     stage = recipe.stages[name]
-    if stage.gives != "model" or isinstance(stage, ImportStage):
+    if not isinstance(stage, (PretrainStage, SftStage, DpoStage, GrpoStage)):
         return None
     network, vocab_size, context = _model(recipe, name)
     counted = parameters(network, vocab_size)
     tokens, flops, basis = _work(recipe, stage, network, vocab_size, context)
-    loop = stage.loop  # type: ignore[attr-defined]
-    context = getattr(stage, "context", context)
+    count = 1 if isinstance(stage, GrpoStage) else _devices(name, stage.loop.parallel, devices)
     memory = train_memory(
         network,
         vocab_size,
-        loop.micro_rows * context,
-        loop.precision,
-        loop.recompute,
+        stage.loop.micro_rows * getattr(stage, "context", context),
+        stage.loop,
+        sizes_for(stage.loop.parallel, count),
+        moments=1 if stage.optimizer.name == "rmsprop" else 2,
         ahead=isinstance(stage, (PretrainStage, SftStage)),
     )
     if isinstance(stage, GrpoStage) and stage.objective.kl:
         memory = replace(memory, weights=2 * memory.weights)  # the reference model
-    hours = flops / (chip.flops * utilisation * devices) / 3600
+    hours = flops / (chip.flops * utilisation * count) / 3600
     return {
         "stage": name,
         "parameters": counted.total,
@@ -92,11 +154,26 @@ def _training(recipe: Recipe, name: str, chip: Device, devices: int, utilisation
         "tokens": tokens,
         "flops": flops,
         "basis": basis,
+        "devices": count,
         "memory": {**asdict(memory), "total": memory.total},
         "fits": memory.total <= chip.memory,
         "hours": hours,
-        "dollars": hours * devices * chip.price,
+        "dollars": hours * count * chip.price,
     }
+
+
+def _devices(name: str, plan: Parallel, devices: int | None) -> int:
+    """How many devices a plan takes: what it says, or where it leaves `shard` open as many as there are."""
+    fixed = plan.replicate * plan.tensor * plan.context * plan.pipeline
+    if plan.shard or devices is None:
+        return fixed * (plan.shard or plan.expert)
+    if devices % (fixed * plan.expert):
+        raise RequestError(
+            f"--devices {devices}: loop.parallel of stage '{name}' takes a multiple of {fixed * plan.expert} "
+            f"(replicate {plan.replicate} x tensor {plan.tensor} x context {plan.context} x pipeline {plan.pipeline} x "
+            f"expert {plan.expert})"
+        )
+    return devices
 
 
 def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, context: int) -> tuple[int, float, str]:
@@ -136,27 +213,43 @@ def _model(recipe: Recipe, name: str) -> tuple[Network, int, int]:
 def plan_tables(plan: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """The plan as (title, columns, rows) for people."""
     stages = [(row["stage"], row["kind"], ", ".join(row["from"]) or "-", row["gives"]) for row in plan["stages"]]
+    phases = [
+        (row["stage"], row["phase"], *(f"{row[key]:,}" for key in ("tokens", "steps")), _batch(row),
+         f"{row['context']:,}", *(f"{row[key]:.4g}" for key in ("peak_lr", "end_lr")), f"{row['rope_base']:,.0f}")
+        for row in plan["phases"]
+    ]  # fmt: skip
+    reading = [
+        (row["stage"], row["source"], f"{row['tokens']:,}", *(f"{value:{form}}" if value is not None else "-"
+         for value, form in ((row["size"], ","), (row["epochs"], ".3g"))))
+        for row in plan["reading"]
+    ]  # fmt: skip
     sizes = [
         (row["stage"], *(f"{row[key]:,}" for key in ("parameters", "active", "embedding", "tokens")),
          f"{row['flops']:.3g}", row["basis"])
         for row in plan["training"]
     ]  # fmt: skip
     memory = [
-        (row["stage"], *(f"{row['memory'][key] / 1e9:.3f}" for key in
-         ("weights", "gradients", "optimizer", "activations", "total")), "yes" if row["fits"] else "no: shard it")
+        (row["stage"], f"{row['devices']:,}", *(f"{row['memory'][key] / 1e9:.3f}" for key in
+         ("weights", "gradients", "optimizer", "activations", "total")), "yes" if row["fits"] else "no")
         for row in plan["training"]
     ]  # fmt: skip
     cost = [(row["stage"], f"{row['hours']:.4g}", f"{row['dollars']:.4g}") for row in plan["training"]]
     cost.append(("total", f"{plan['total']['hours']:.4g}", f"{plan['total']['dollars']:.4g}"))
     chip = plan["device"]
-    on = f"{chip['count']} x {chip['name']} at {chip['utilisation']:.0%} of {chip['flops'] / 1e12:g} TFLOP/s"
-    return [
+    tables = [
         ("Stages", ("stage", "kind", "takes from", "gives"), stages),
+        ("Phases", ("stage", "phase", "tokens", "steps", "tokens a step", "context", "peak rate", "end rate",
+         "rope base"), phases),
+        ("What pretraining reads", ("stage", "source", "tokens read", "there are", "epochs"), reading),
         ("Size and work", ("stage", "parameters", "active", "embedding", "tokens", "FLOPs", "basis"), sizes),
-        (
-            "Memory of one device in GB, the model whole on it",
-            ("stage", "weights", "gradients", "optimizer", "activations", "total", f"fits a {chip['name']}"),
-            memory,
-        ),
-        (f"Time and money on {on}, ${chip['price']}/h each", ("stage", "hours", "dollars"), cost),
-    ]
+        ("Memory of one device in GB", ("stage", "devices", "weights", "gradients", "optimizer", "activations", "total",
+         f"fits a {chip['name']}"), memory),
+        (f"Time and money, a {chip['name']} at {chip['utilisation']:.0%} of {chip['flops'] / 1e12:g} TFLOP/s for "
+         f"${chip['price']}/h", ("stage", "hours", "dollars"), cost),
+    ]  # fmt: skip
+    return [table for table in tables if table[2]]
+
+
+def _batch(row: dict[str, Any]) -> str:
+    first, last = (f"{row[key]:,}" for key in ("batch_from", "batch_to"))
+    return first if first == last else f"{first} to {last}"

@@ -35,9 +35,26 @@ def phase_rate(stage: PretrainStage, number: int, done: float, step: float) -> f
 
     A phase's own schedule spans its tokens; the stage's spans those of all phases without one, one after another.
     """
+    schedule, before, total = _stretch(stage, number)
+    peak = (stage.phases[number].optimizer or stage.optimizer).lr
+    return peak * factor(schedule, before + done, step, total)
+
+
+def highest_and_last(stage: PretrainStage, number: int) -> tuple[float, float]:
+    """The highest learning rate of a phase's steps and that of its last step."""
+    phase = stage.phases[number]
+    schedule, before, total = _stretch(stage, number)
+    first, last = (level.rows * phase.context for level in (phase.levels[0], phase.levels[-1]))
+    rest = phase.levels[-1].last - phase.levels[-1].first
+    end = phase.total_tokens - (rest % phase.levels[-1].rows * phase.context or last)
+    warm = min(max(0.0, _length(schedule.warmup, total) - before), end)
+    at_end = phase_rate(stage, number, end, phase.total_tokens - end)
+    return max(phase_rate(stage, number, 0, first), phase_rate(stage, number, warm, first), at_end), at_end
+
+
+def _stretch(stage: PretrainStage, number: int) -> tuple[Schedule, int, int]:
+    """A phase's schedule, the tokens before the phase in the stretch that it spans, and those of the whole stretch."""
     phase = stage.phases[number]
     alike = [number] if phase.schedule else [n for n, one in enumerate(stage.phases) if not one.schedule]
     before = sum(stage.phases[n].total_tokens for n in alike if n < number)
-    total = sum(stage.phases[n].total_tokens for n in alike)
-    peak = (phase.optimizer or stage.optimizer).lr
-    return peak * factor(phase.schedule or stage.schedule, before + done, step, total)
+    return phase.schedule or stage.schedule, before, sum(stage.phases[n].total_tokens for n in alike)
