@@ -4,12 +4,14 @@ import pytest
 import torch
 
 import glassbox.train.loop as loop_module
+import glassbox.train.precision as precision
 from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import read_metrics
 from glassbox.recipe.loop import Loop
 from glassbox.tokens.order import ALL, Share
-from glassbox.train.loop import accumulate, compute_dtype, next_scale
+from glassbox.train.loop import accumulate
 from glassbox.train.losses import next_token
+from glassbox.train.precision import compute_dtype, next_scale, set_precision
 from glassbox.train.rows import labelled_tokens, to_rows
 from tests.train.conftest import build, counting_rows
 from tests.train.test_loop import assert_same_weights, train, untimed
@@ -22,7 +24,7 @@ def small(step: int, share: Share = ALL):
 @pytest.fixture
 def on_gpu_terms(monkeypatch):
     """fp16 on the CPU, which a recipe cannot ask for: slow, but it computes."""
-    monkeypatch.setattr(loop_module, "compute_dtype", lambda loop, device: torch.float16)
+    monkeypatch.setattr(precision, "compute_dtype", lambda loop, device: torch.float16)
     monkeypatch.setattr(loop_module, "peak_flops", lambda device, dtype: 1e9)
 
 
@@ -91,7 +93,7 @@ def test_what_stays_infinite_is_a_divergence(tmp_path, on_gpu_terms):
 
 
 def test_stopped_and_resumed_is_undisturbed_bit_for_bit(tmp_path, on_gpu_terms, monkeypatch):
-    monkeypatch.setattr(loop_module, "GROWTH_STEPS", 3)
+    monkeypatch.setattr(precision, "GROWTH_STEPS", 3)
     whole, progress = train(tmp_path / "whole", model=build(False), batch_at=small, precision="fp16")
     with pytest.raises(Interrupted):
         train(tmp_path / "parts", model=build(False), batch_at=small, stop_at=4, precision="fp16")
@@ -105,7 +107,11 @@ def test_stopped_and_resumed_is_undisturbed_bit_for_bit(tmp_path, on_gpu_terms, 
     ("has_bf16", "dtype", "word"), [(True, torch.bfloat16, "bf16"), (False, torch.float32, "fp32")]
 )
 def test_a_cpu_computes_in_another_type_and_says_so(monkeypatch, caplog, has_bf16, dtype, word):
-    monkeypatch.setattr(loop_module, "_cpu_has_bf16", lambda: has_bf16)
-    assert compute_dtype(Loop(precision="fp16")) == dtype
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: has_bf16)
+    assert compute_dtype(Loop(precision="fp16"), "cpu") == dtype
     assert f"precision fp16: not native on a CPU, computing in {word}" in caplog.text
     assert compute_dtype(Loop(precision="fp16"), "cuda") == torch.float16
+    model = build(experts=False)
+    set_precision(model, Loop(precision="float8"), "cpu")
+    assert model.compute_dtype == dtype
+    assert f"precision float8: a CPU has no float8 products, computing in {word}" in caplog.text

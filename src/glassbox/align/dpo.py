@@ -12,12 +12,13 @@ from glassbox.judge.stage import read_problems
 from glassbox.judge.verify import verify
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_json, write_lines
-from glassbox.model.folder import LoadedModel, load_model
+from glassbox.model.folder import LoadedModel, describe_model, load_model
 from glassbox.recipe.training import DpoStage
 from glassbox.tokens.order import Share, epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import NOTHING, compute_dtype, fit, steady
+from glassbox.train.loop import NOTHING, fit, steady
+from glassbox.train.precision import set_precision
 from glassbox.train.rows import IGNORE, row_count
 
 SAMPLED_AT_ONCE = 256
@@ -39,8 +40,8 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
             "`samples`, or lower `rows`"
         )
     columns = pair_rows([(chosen, rejected) for _, chosen, rejected in pairs])
-    with loaded.model.computing_in(compute_dtype(config.loop, workspace.device)):
-        columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
+    set_precision(loaded.model, config.loop, workspace.device)  # the reference's arithmetic is the trained model's
+    columns["reference"] = logprobs_of_labels(loaded.model, columns, config.loop.micro_rows).sum(-1).numpy()
 
     def batch_at(step: int, share: Share) -> dict[str, Any]:
         index = epoch_indices(step, config.rows, len(pairs), workspace.seed, "dpo")[share.of(config.rows)]
@@ -56,6 +57,7 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
         loop=config.loop,
         workspace=workspace,
         denominator=row_count,
+        describe=lambda folder, step: describe_model(folder, loaded.sizes, source),
     )
     finish(workspace, loaded, progress, source, counts)
 

@@ -16,13 +16,14 @@ from glassbox.judge.stage import read_problems
 from glassbox.judge.verify import Verdict, verify
 from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_lines
-from glassbox.model.folder import LoadedModel, load_model
+from glassbox.model.folder import LoadedModel, describe_model, load_model
 from glassbox.recipe.training import GrpoStage
 from glassbox.reinforce.objective import denominator, group_advantages, grpo, informative
 from glassbox.tokens.order import permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
 from glassbox.train.loop import NOTHING, fit, steady
+from glassbox.train.precision import set_precision
 from glassbox.train.rows import IGNORE
 
 
@@ -32,6 +33,8 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
     loaded = load_model(source, workspace.device)
     problems = list(read_problems(inputs.one("problems"), "train"))
     reference = load_model(source, workspace.device) if config.objective.kl else None
+    if reference is not None:
+        set_precision(reference.model, config.loop, workspace.device)
     progress = fit(
         loaded.model,
         lambda step, share: rollout(config, loaded, reference, problems, workspace, step),
@@ -41,6 +44,7 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
         loop=config.loop,
         workspace=workspace,
         denominator=denominator(config.objective),
+        describe=lambda folder, step: describe_model(folder, loaded.sizes, source),
     )
     about = {"prompts": config.prompts * config.steps, "completions": config.prompts * config.steps * config.group}
     finish(workspace, loaded, progress, source, about)
@@ -74,7 +78,6 @@ def rollout(
     workspace.metric(place + 1, **rollout_metrics(reward_NG, replies, verdicts))
     rows = completion_rows(replies, advantage_NG.flatten())
     if reference is not None:
-        reference.model.compute_dtype = loaded.model.compute_dtype
         rows["reference_logprob"] = logprobs_of_labels(
             reference.model, rows, config.loop.micro_rows, config.sampling.temperature
         )

@@ -2,7 +2,8 @@
 
     for each step:  rows = batch_at(step)                   the step's data, a pure function of the step
                     for each micro-batch: forward, objective, backward
-                    clip, learning rate, optimizer, score biases
+                    clip, and look at loss and norm         go on, skip the update, or go back (`safety.py`)
+                    learning rate, optimizer, score biases
                     metrics, evaluation, checkpoint         when their turn comes
                     stop if asked                           after a checkpoint
 
@@ -15,13 +16,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from glassbox.errors import GlassboxError, Interrupted
+from glassbox.errors import Interrupted
 from glassbox.ledger.workspace import Workspace
 from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.loop import Loop
@@ -36,20 +36,15 @@ from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_optimizer, set_rates
 from glassbox.train.parallel.pipeline import Score
 from glassbox.train.parallel.place import Placed, clip_gradients, fill, hold_back, place, sum_over_columns
+from glassbox.train.precision import next_scale, set_precision
 from glassbox.train.recompute import all_blocks, recompute_blocks
-from glassbox.train.rows import (
-    Rows,
-    has_target,
-    labelled_tokens,
-    real_tokens,
-    to_rows,
-)
+from glassbox.train.rows import Rows, has_target, labelled_tokens, real_tokens, to_rows
+from glassbox.train.safety import Response, data_step, judge, remember, respond, rewound
 from glassbox.train.throughput import peak_flops
+from glassbox.train.trackers import tracking
+from glassbox.train.watch import STACKS, Pace, report_hangs, watchdog
 
 log = logging.getLogger("glassbox")
-
-GROWTH_STEPS = 2000
-"""Steps without an overflow after which fp16's loss scale doubles."""
 
 Objective = Callable[[Output, Tensor, Rows], tuple[Tensor, dict[str, Tensor]]]
 """(network output, output matrix, micro-batch) -> (loss, metrics), all *sums* over what `denominator` counts."""
@@ -115,30 +110,40 @@ def fit(
     folder.
 
     Under a plan (`loop.parallel`) every process of the run calls this with the same arguments, and the model is cut
-    down to its part. Raises GlassboxError when loss or gradient stop being finite, Interrupted when a stop was
-    requested.
+    down to its part. Raises GlassboxError when loss or gradient stop being finite and `loop.safety` does not go on,
+    Interrupted when a stop was requested.
     """
     torch.set_num_threads(workspace.threads)
+    set_precision(model, loop, workspace.device)
     placed = place(model, loop.parallel, workspace.device)
     ranks = placed.ranks
     for part in placed.parts:
-        part.compute_dtype = compute_dtype(loop, workspace.device)
         recompute_blocks(part, loop.recompute)
         if loop.compile:
             compile_blocks(part)
-    checkpoints = workspace.path("checkpoints")
     if first_values is not None:
         fill(placed, first_values)
     optimizer = build_optimizer(placed, course(0).optimizer)
+    report_hangs(workspace)
+    checkpoints = workspace.path("checkpoints")
     progress = checkpoint.resume(checkpoints, placed, optimizer)
     workspace.rewind_metrics(progress.step)
     scaling = placed.model.compute_dtype == torch.float16
-    meter = Meter(placed, progress)
+    meter, pace = Meter(placed, progress), Pace(ranks, loop.safety.slow)
 
-    with Saver(checkpoints, placed, optimizer, describe) as saver:
+    stacks = workspace.path(STACKS.format(rank=ranks.rank))
+    with (
+        watchdog(stacks, loop.safety.watchdog if ranks.world > 1 else 0.0) as alive,
+        Saver(checkpoints, placed, optimizer, describe) as saver,
+        tracking(loop.trackers, workspace, progress.step),
+    ):
+        if progress.step == 0 and "rewind" in (loop.safety.nonfinite, loop.safety.on_spike):
+            saver.save(progress)
         while progress.step < steps:
-            started, tokens = time.perf_counter(), progress.tokens
-            now, rows = course(progress.step), to_rows(batch_at(progress.step, ranks.share))
+            alive()
+            started, tokens, now = time.perf_counter(), progress.tokens, course(progress.step)
+            rows = to_rows(batch_at(data_step(progress.step, steps, progress.replaced), ranks.share))
+            own = time.perf_counter() - started
             if now.network is not None:
                 for part in placed.parts:
                     part.network = now.network
@@ -146,34 +151,32 @@ def fit(
             result = accumulate(placed, rows, objective, denominator(rows), loop.micro_rows, now.beside, scale)
             sum_over_columns(placed)
             loss, grad_norm = result.loss, clip_gradients(placed, now.optimizer.clip)
-            finite = math.isfinite(loss) and math.isfinite(grad_norm)
-            if scaling:
-                progress.loss_scale, progress.steps_at_scale = next_scale(scale, progress.steps_at_scale, finite)
-            if not finite and (not scaling or progress.loss_scale < 1.0):
-                raise diverged(progress.step, loss, grad_norm)
-            if finite:
+            response = _response(progress, loss, grad_norm, loop, scaling, workspace)
+            if response in ("go on", "warn"):
                 set_rates(optimizer, now.lr, now.optimizer)
                 optimizer.step()
                 move_biases(placed, result, now.beside.score_bias_rate)
-            else:
-                progress.skipped += 1
-                log.warning(
-                    "step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, scale / 2
-                )
             optimizer.zero_grad(set_to_none=True)
+            if response == "rewind":
+                progress = _go_back(saver, progress, workspace)
+                meter = Meter(placed, progress)
+                continue
 
+            remember(progress, loss, grad_norm, loop.safety)
             progress.step += 1
             meter.count(rows, result, time.perf_counter() - started, now.beside.multi_token > 0)
+            pace.count(own, time.perf_counter() - started)
             done = progress.step == steps
             workspace.progress(progress.step, steps, f"loss {loss:.3f} · {meter.rate():,.0f} tokens/s")
             if progress.step % loop.log_every == 0 or done:
                 metrics = dict(result.metrics)
                 if scaling:
                     metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
-                workspace.metric(
-                    progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics, **meter.read(result)
-                )
+                metrics |= meter.read(result)
+                workspace.metric(progress.step, loss=loss, lr=now.lr, grad_norm=grad_norm, **metrics)
+                pace.report(workspace, progress.step)
             if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
+                alive()
                 with torch.no_grad():
                     progress.evaluation = evaluate(placed)
                 placed.settle()
@@ -181,6 +184,7 @@ def fit(
             stopping = not done and ranks.most([float(workspace.stop_requested())])[0] > 0
             keep = is_kept(loop, tokens, progress)
             if progress.step % loop.checkpoint_every == 0 or keep or done or stopping:
+                alive()
                 saver.save(progress, keep)
             saver.check()
             if stopping:
@@ -188,28 +192,30 @@ def fit(
     return progress
 
 
-def compute_dtype(loop: Loop, device: str = "cpu") -> torch.dtype:
-    """The type of matrix products; log-probabilities that are compared with the trained model's need the same.
-
-    fp16 needs a GPU: on a CPU it is bf16. On a CPU without bf16 instructions bf16 products are slower than fp32 ones:
-    there it is fp32. The log says so.
-    """
-    if loop.precision == "fp32":
-        return torch.float32
-    if device != "cpu":
-        return torch.float16 if loop.precision == "fp16" else torch.bfloat16
-    has_bf16 = _cpu_has_bf16()
-    if loop.precision == "fp16":
-        log.warning("precision fp16: not native on a CPU, computing in %s", "bf16" if has_bf16 else "fp32")
-    elif not has_bf16:
-        log.warning("precision bf16: this CPU has no bf16 instructions, computing in fp32")
-    return torch.bfloat16 if has_bf16 else torch.float32
+def _response(
+    progress: Progress, loss: float, norm: float, loop: Loop, scaling: bool, workspace: Workspace
+) -> Response:
+    """What is done about a step: fp16's overflow costs the update and halves the scale, the rest `safety.py` says."""
+    if scaling:
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        progress.loss_scale, progress.steps_at_scale = next_scale(progress.loss_scale, progress.steps_at_scale, finite)
+        if not finite and progress.loss_scale >= 1.0:
+            progress.skipped += 1
+            now = progress.loss_scale
+            log.warning("step %d: overflow in fp16, skipped; the loss scale is now %g", progress.step + 1, now)
+            return "skip"
+    return respond(judge(progress.recent, loss, norm, loop.safety), progress, loss, norm, loop.safety, workspace)
 
 
-@cache
-def _cpu_has_bf16() -> bool:
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return not capabilities or any("bf16" in name and bool(has) for name, has in capabilities.items())
+def _go_back(saver: Saver, progress: Progress, workspace: Workspace) -> Progress:
+    """Load the newest checkpoint, and write into it that what was read since then is replaced: a kill from here on
+    cannot make the run read it again."""
+    saver.wait()
+    saver.optimizer.state.clear()
+    found = rewound(checkpoint.resume(saver.folder, saver.placed, saver.optimizer), progress)
+    checkpoint.amend(saver.folder, saver.placed, found)
+    workspace.rewind_metrics(found.step)
+    return found
 
 
 @dataclass
@@ -313,16 +319,6 @@ def _through_pipeline(
     return totals, load_LE, sum(micro["ids"].numel() for micro in micros)
 
 
-def next_scale(scale: float, steps_at_scale: int, finite: bool) -> tuple[float, int]:
-    """The loss scale after a step, and how many steps in a row it has held: halved by an overflow, doubled after
-    `GROWTH_STEPS` steps without one (arXiv:1710.03740, section 3.2; the numbers of torch.amp.GradScaler)."""
-    if not finite:
-        return scale / 2, 0
-    if steps_at_scale + 1 == GROWTH_STEPS:
-        return scale * 2, 0
-    return scale, steps_at_scale + 1
-
-
 def move_biases(placed: Placed, result: StepResult, rate: float) -> None:
     """Move every router's score bias by `rate` against the step's loads (arXiv:2408.15664, algorithm 1)."""
     if result.load_LE is None or rate == 0:
@@ -331,13 +327,6 @@ def move_biases(placed: Placed, result: StepResult, rate: float) -> None:
         # blocks that did not run have no load
         for router, load_E in zip(part.routers(), result.load_LE[part.first_load :], strict=False):
             router.move_bias(load_E, rate)
-
-
-def diverged(step: int, loss: float, grad_norm: float) -> GlassboxError:
-    return GlassboxError(
-        f"training diverged at step {step + 1}: loss {loss}, gradient norm {grad_norm}; the checkpoints before it are "
-        "kept; lower the optimizer's lr or clip, or look at the step's data with `glassbox inspect`"
-    )
 
 
 def compile_blocks(model: Transformer) -> None:

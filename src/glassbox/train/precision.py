@@ -31,7 +31,11 @@ def compute_dtype(loop: Loop, device: str) -> torch.dtype:
     """
     if loop.precision == "fp32":
         return torch.float32
-    why = {"fp16": "not native on a CPU" if device == "cpu" else None, "float8": refusal(device)}.get(loop.precision)
+    why = None
+    if loop.precision == "float8":
+        why = refusal(device)
+    elif loop.precision == "fp16" and device == "cpu":
+        why = "not native on a CPU"
     dtype = torch.float16 if loop.precision == "fp16" and why is None else torch.bfloat16
     if device == "cpu" and not _cpu_has_bf16():
         dtype, why = torch.float32, why or "this CPU has no bf16 instructions"

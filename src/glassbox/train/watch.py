@@ -42,9 +42,10 @@ def watchdog(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
 
 
 def report_hangs(workspace: Workspace) -> None:
-    """Put on record what the watchdogs of an earlier attempt wrote, and set it aside as `hang-N-rank-M.txt`."""
+    """Put on record what the watchdogs of an earlier attempt wrote, and set it aside as `hang-N-rank-M.txt`; the first
+    process does so for all."""
     written = sorted(path for path in workspace.folder.glob(STACKS.format(rank="*")) if path.stat().st_size)
-    if not written:
+    if workspace.rank != 0 or not written:
         return
     number = 1 + len({path.name.split("-")[1] for path in workspace.folder.glob("hang-*-rank-*.txt")})
     for path in written:
