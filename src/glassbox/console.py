@@ -3,6 +3,7 @@ results as tables or JSON.
 """
 
 import json
+import math
 import signal
 import sys
 import time
@@ -85,21 +86,36 @@ def watching(console: Console) -> Iterator[StageWatcher]:
         yield StageWatcher(console, progress)
 
 
+TWICE = 1.0
+"""Seconds between two signals that are two requests: a scheduler and what it started may both pass on the same one."""
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM once asks for a clean stop after the next checkpoint; twice stops at once."""
-    asked = False
+def stop_on_signal(deadline: float = math.inf, speaks: bool = True) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, SIGTERM or SIGUSR1 (a scheduler's warning) once asks for a clean stop after the next checkpoint, and so
+    does the clock at `deadline` (seconds since 1970); Ctrl-C or SIGTERM after that stops at once."""
+    asked = math.inf
+
+    def request(why: str) -> None:
+        nonlocal asked
+        if asked == math.inf:
+            asked = time.time()
+            if speaks:
+                err.print(f"{why}stopping after a checkpoint (again to stop at once; finished work is kept either way)")
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if time.time() - asked > TWICE and number != signal.SIGUSR1:
             raise KeyboardInterrupt
-        asked = True
-        err.print("stopping after a checkpoint (again to stop at once; finished work is kept either way)")
+        request("")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def stop_requested() -> bool:
+        if time.time() > deadline:
+            request("the time limit is near (machine.hours): ")
+        return asked < math.inf
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        yield lambda: asked
+        yield stop_requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

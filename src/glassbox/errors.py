@@ -23,3 +23,10 @@ class Interrupted(GlassboxError):
     """Stopped on request after a clean checkpoint (exit code 130)."""
 
     exit_code = 130
+
+
+class Lost(GlassboxError):
+    """A process of a run over several was lost, or failed in a way that may pass: whoever started them may start them
+    again. Where nobody does, the run failed at work."""
+
+    exit_code = 70

@@ -32,6 +32,10 @@ WHERE: dict[str, str] = {
 NUMERIC = ("import", "pretrain", "sft", "dpo", "grpo", "synthesize", "evaluate")
 """Kinds that compute with PyTorch, on as many threads as the recipe says: results can depend on their number."""
 
+TOGETHER = ("pretrain", "sft", "dpo")
+"""Kinds that all processes of a run do together, each with its share of the model and the data; process 0 does the
+others alone."""
+
 
 def _function(kind: str) -> StageFunction:
     def run(config: Stage, inputs: Inputs, workspace: Workspace) -> None:

@@ -1,9 +1,12 @@
 """Commands on recipes and runs: carry out, look at, check."""
 
+import math
 import os
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -12,11 +15,17 @@ from glassbox.console import err, out, print_json, print_rows, stop_on_signal, w
 from glassbox.errors import IntegrityError, RequestError
 from glassbox.ledger import run as runs_
 from glassbox.ledger.runner import Selection, due_stages, execute
+from glassbox.processes import taking_part
+from glassbox.processes.host import PATIENCE, start
 from glassbox.recipe.loading import load_recipe
+from glassbox.recipe.loop import sizes_for
 from glassbox.recipe.schema import Recipe
-from glassbox.recipe.training import PretrainStage
+from glassbox.recipe.training import DpoStage, GrpoStage, PretrainStage, SftStage
 from glassbox.report.format import duration, size
-from glassbox.stages import STAGES
+from glassbox.stages import STAGES, TOGETHER
+
+if TYPE_CHECKING:
+    from glassbox.processes.crew import Crew
 
 
 def run(
@@ -31,25 +40,66 @@ def run(
         typer.Option(help="Do this stage and those after it again, whatever their state."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on this host that train together.")] = 1,
+    restarts: Annotated[int, typer.Option(min=0, help="With --nproc: new starts after a process was lost.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Carry out a recipe, or go on with it: what is finished and unchanged is not done again."""
-    loaded = load_recipe(recipe_path(recipe), overrides or ())
-    folder = runs / loaded.name
-    if only and (first or last):
-        raise RequestError("--only names one stage; leave out --from and --to")
-    selection = Selection(only or first, only or last, frozenset(fresh or ()))
-    if dry_run:
-        states, due = due_stages(folder, loaded, selection)
-        rows = [(state.name, state.state, "run" if state.name in due else "-") for state in states]
-        print_rows(("stage", "state", "would"), rows, as_json)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
-    device = pick_device(loaded.machine.device)
-    with stop_on_signal() as stop, watching(err if as_json else out) as watcher:
-        done = execute(loaded, folder, STAGES, watcher, selection=selection, device=device, stop_requested=stop)
-        if done or not (folder / "report.html").exists():
-            _write_report(folder)
+    with taking_part() as crew:
+        loaded = load_recipe(recipe_path(recipe), overrides or ())
+        folder = runs / loaded.name
+        if only and (first or last):
+            raise RequestError("--only names one stage; leave out --from and --to")
+        selection = Selection(only or first, only or last, frozenset(fresh or ()))
+        if dry_run:
+            states, due = due_stages(folder, loaded, selection)
+            rows = [(state.name, state.state, "run" if state.name in due else "-") for state in states]
+            if crew is None or crew.rank == 0:
+                print_rows(("stage", "state", "would"), rows, as_json)
+            return
+        os.environ.setdefault("OMP_NUM_THREADS", str(loaded.machine.threads))
+        if crew is None:
+            require_plans(folder, loaded, selection, nproc)
+            if nproc > 1:
+                command = [sys.executable, "-m", "glassbox", *sys.argv[1:]]
+                raise typer.Exit(start(command, nproc, restarts, lambda sentence: err.print(f"glassbox: {sentence}")))
+        _run_here(loaded, folder, selection, crew, as_json)
+
+
+def require_plans(folder: Path, recipe: Recipe, selection: Selection, processes: int) -> None:
+    """Raise RequestError if the plan of a stage that would be carried out now does not fit so many processes."""
+    _, due = due_stages(folder, recipe, selection)
+    for name, stage in recipe.stages.items():
+        if name in due and isinstance(stage, (PretrainStage, SftStage, DpoStage, GrpoStage)):
+            try:
+                sizes_for(stage.loop.parallel, processes if stage.kind in TOGETHER else 1)
+            except RequestError as error:
+                raise RequestError(f"stage '{name}': {error}") from None
+
+
+def _run_here(recipe: Recipe, folder: Path, selection: Selection, crew: "Crew | None", as_json: bool) -> None:
+    """This process's part of a run: process 0, or the only one, carries the recipe out and says what came of it."""
+    device = pick_device(recipe.machine.device)
+    leads = crew is None or crew.rank == 0
+    with stop_on_signal(_deadline(recipe.machine.hours, crew.since if crew else time.time()), leads) as stop:
+        if crew is not None and not leads:
+            crew.follow(STAGES, stop)
+            return
+        if crew is not None:
+            require_plans(folder, recipe, selection, crew.count)
+        with watching(err if as_json else out) as watcher:
+            done = execute(
+                recipe,
+                folder,
+                crew.leading(STAGES, TOGETHER) if crew else STAGES,
+                watcher,
+                selection=selection,
+                device=device,
+                stop_requested=stop,
+                patience=PATIENCE if crew else 0.0,
+            )
+            if done or not (folder / "report.html").exists():
+                _write_report(folder)
     if as_json:
         print_json({"run": str(folder), "done": done})
     elif not done:
@@ -57,7 +107,12 @@ def run(
         out.print(f"nothing to do: {what} of {folder} is finished and unchanged")
     else:
         _print_scores(folder)
-        out.print(f"done: {len(done)} stage(s); report: {folder / 'report.html'}; chat: glassbox chat {loaded.name}")
+        out.print(f"done: {len(done)} stage(s); report: {folder / 'report.html'}; chat: glassbox chat {recipe.name}")
+
+
+def _deadline(hours: float | None, since: float) -> float:
+    """When a run that started at `since` has to begin to stop."""
+    return math.inf if hours is None else since + 3600 * hours - min(300.0, 180 * hours)
 
 
 def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
@@ -169,7 +224,8 @@ def inspect(
         print_json([asdict(row) for row in rows])
         return
     for row in rows:
-        out.print(f"row {row.row}  source {row.source}  window {row.window}", style="bold")
+        tangled = "  tangled from:" if row.tangled else ""
+        out.print(f"row {row.row}  source {row.source}  window {row.window}{tangled}", style="bold")
         for piece in row.pieces:
             place = f"tokens {piece.first}-{piece.last} from token {piece.document_token} of the document"
             out.print(f"  {piece.id}  {piece.origin}:{piece.offset}  {place}")

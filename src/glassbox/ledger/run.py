@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -190,15 +191,24 @@ def prune(run: Path) -> int:
     return freed
 
 
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold the run's folder for this process. Raises RequestError if another process works on it."""
+def locked(run: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run's folder for this process. Raises RequestError if another works on it, `patience` seconds on too."""
     run.mkdir(parents=True, exist_ok=True)
     with (run / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(f"{run}: another process is working on this run; wait for it or stop it") from None
+        until = time.monotonic() + patience
+        while not _taken(file):
+            if time.monotonic() >= until:
+                raise RequestError(f"{run}: another process is working on this run; wait for it or stop it")
+            time.sleep(0.2)
         yield
 
 

@@ -83,12 +83,14 @@ def execute(
     selection: Selection = Selection(),
     device: str = "cpu",
     stop_requested: Callable[[], bool] = lambda: False,
+    patience: float = 0.0,
 ) -> list[str]:
     """Bring `run` up to date with `recipe`; returns the names of the stages that were carried out.
 
+    Another process that works on the run is waited for as long as `patience` seconds.
     Raises RequestError (wrong request), GlassboxError (a stage failed) or Interrupted. Whatever was finished stays.
     """
-    with locked(run):
+    with locked(run, patience):
         states, due = due_stages(run, recipe, selection)
         write_recipe(run, recipe)
         chosen = set(selection.of(recipe))

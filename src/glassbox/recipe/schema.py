@@ -42,6 +42,9 @@ class Machine(Settings):
     """auto (a GPU if there is one), cpu or cuda."""
     threads: int = Field(default=1, gt=0)
     """CPU threads of the numeric work. One thread repeats a run bit for bit on every machine of the same kind."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours after its start by which a run has stopped, restarts included: it stops after a checkpoint, a twentieth of
+    the time before (at most five minutes); none: no limit."""
     watts: float = Field(default=10.0, ge=0)
     """Power of one busy core (or of the GPU) in watts, for the energy estimate."""
     price: float = Field(default=0.05, ge=0)
