@@ -13,6 +13,10 @@ V_SHAPED = ("ZBVZeroBubble", "DualPipeV")
 """Schedules in which the first process holds the first and the last stage."""
 
 
+PAIRED = ("DualPipeV", "Interleaved1F1B")
+"""Schedules that can do a forward and a backward pass of different micro-batches at once."""
+
+
 class Parallel(Settings):
     """How a model is spread over processes, one a device: as many as the product of all dimensions but `expert`."""
 
@@ -34,7 +38,8 @@ class Parallel(Settings):
     schedule: Literal["1F1B", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"] = "1F1B"
     """Order of micro-batches in the pipeline; all but 1F1B give each process two stretches of layers."""
     overlap: bool = False
-    """Whether experts' exchange of one micro-batch runs while another computes (DualPipeV with `expert`)."""
+    """Whether experts' exchange of one micro-batch runs while another computes (with `expert`; DualPipeV, or
+    Interleaved1F1B with a warm-up step more, as dots.llm1 ran it)."""
 
     @model_validator(mode="after")
     def _check(self) -> "Parallel":
@@ -45,8 +50,8 @@ class Parallel(Settings):
                 f"{self.schedule} computes the gradients of weights later, when zero: 3 has given the weights back: "
                 "gradients would be wrong without an error; set zero to 2, or schedule to 1F1B or Interleaved1F1B"
             )
-        if self.overlap and not (self.pipeline > 1 and self.schedule == "DualPipeV" and self.expert > 1):
-            raise ValueError("overlap needs pipeline above 1 with schedule DualPipeV, and expert above 1")
+        if self.overlap and not (self.pipeline > 1 and self.schedule in PAIRED and self.expert > 1):
+            raise ValueError(f"overlap needs pipeline above 1 with schedule {' or '.join(PAIRED)}, and expert above 1")
         return self
 
     @property

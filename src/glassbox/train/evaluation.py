@@ -43,14 +43,15 @@ def measure(model: Placed | Transformer, batch: Any, micro_rows: int = 8) -> Hel
     """Read a batch of held-out text, its true tokens given at every position. The processes of a plan share its rows
     out; drafts are measured where each has whole rows."""
     placed = model if isinstance(model, Placed) else Placed([model])
-    ranks, network = placed.ranks, placed.model
-    found, depth = HeldOut(), len(network.multi_token) * (ranks.columns.count == 1)
+    ranks, ahead = placed.ranks, placed.model.network.multi_token
+    depth = ahead.depth if ahead and ranks.columns.count == 1 else 0
+    found = HeldOut(accepted=[0] * depth, drafted=[0] * depth)
     mine = {name: value[list(ranks.share.of(len(value)))] for name, value in to_rows(batch).items()}
-    for micro, _ in placed.micro_batches(mine, micro_rows):
-        output, own = placed.output(micro, drafts=depth > 0)
+    for output, own in placed.outputs(mine, micro_rows, drafts=depth > 0):
+        head_VD = placed.parts[-1].head_VD
         hidden_ND, labels_N = labelled_ahead(output.hidden_BTD, own, 1)
-        nats = float(token_nll(hidden_ND, network.head_VD, labels_N).double().sum())
-        found = found + HeldOut(nats, len(labels_N)) + _drafted(output, network.head_VD, micro)
+        nats = float(token_nll(hidden_ND, head_VD, labels_N).double().sum())
+        found = found + HeldOut(nats, len(labels_N)) + _drafted(output, head_VD, own)
     nats, tokens, *drafts = ranks.total([found.nats, found.tokens, *found.accepted, *found.drafted])
     counts = [int(count) for count in drafts]
     return HeldOut(nats, int(tokens), counts[:depth], counts[depth:])
@@ -108,16 +109,16 @@ def logprobs_of_labels(
     the same weights, so that log-ratios start at 0.
     """
     placed = model if isinstance(model, Placed) else Placed([model])
-    ranks, network = placed.ranks, placed.model
+    ranks = placed.ranks
     rows = to_rows(batch)
     mine = ranks.share.of(len(rows["ids"]))
     result = torch.zeros(rows["labels"].shape, device=placed.device)
     start = mine.start
-    for micro, _ in placed.micro_batches({name: value[list(mine)] for name, value in rows.items()}, micro_rows):
-        output, own = placed.output(micro)
-        hidden_BTD, shape = output.hidden_BTD / temperature, micro["labels"].shape
+    for output, own in placed.outputs({name: value[list(mine)] for name, value in rows.items()}, micro_rows):
+        network = placed.parts[-1]
+        hidden_BTD, shape = output.hidden_BTD / temperature, own["labels"].shape
         if ranks.columns.count == 1:
-            logprobs = label_logprobs(hidden_BTD, network.head_VD, micro["labels"].flatten(0, -2)).view(shape)
+            logprobs = label_logprobs(hidden_BTD, network.head_VD, own["labels"].flatten(0, -2)).view(shape)
         else:
             logprobs = torch.zeros(shape, device=placed.device)
             nll_BT = token_nll(hidden_BTD.flatten(0, 1), network.head_VD, own["target_1"].flatten())

@@ -16,6 +16,8 @@ from glassbox.model.transformer import Transformer
 from glassbox.train.parallel.layout import Extent, whole
 from glassbox.train.parallel.ranks import Ranks
 
+EXPERT_MATRICES = ("gate_up_EDH", "down_EHD")
+
 
 @dataclass(frozen=True)
 class Routes:
@@ -40,7 +42,7 @@ def divide_experts(model: Transformer, ranks: Ranks) -> dict[str, Extent]:
             continue
         here = module.experts.count // count
         first = index * here
-        for name in ("gate_up_EDH", "down_EHD"):
+        for name in EXPERT_MATRICES:
             full = getattr(module, name)
             setattr(module, name, nn.Parameter(full.data[first : first + here].clone()))
             extents[f"{prefix}.{name}"] = whole(tuple(full.shape)).pick(0, ((first, first + here),))

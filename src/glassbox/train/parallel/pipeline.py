@@ -17,12 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining._backward import stage_backward_weight
-from torch.distributed.pipelining.schedules import get_schedule_class
 from torch.distributed.tensor import DTensor
 
 from glassbox.model.transformer import Output, Transformer
-from glassbox.recipe.loop import Parallel
 from glassbox.train.parallel.ranks import Ranks
+from glassbox.train.parallel.schedules import fitting, schedule_class
 from glassbox.train.parallel.stages import embedded_twice, stage_numbers
 from glassbox.train.rows import Rows, columns_output, empty_row, rounds, rows_of
 
@@ -202,7 +201,7 @@ class Pipeline:
                 Stage(part, number, self.plan.stages, like, self.group, self.ranks.device)
                 for part, number in zip(self.parts, self.numbers, strict=True)
             ]
-            build = get_schedule_class(self.plan.schedule)
+            build = schedule_class(self.plan)
             several = self.plan.stages > self.plan.pipeline
             schedule = build(
                 stages if several else stages[0], len(micros), loss_fn=lambda loss, number: loss, scale_grads=False
@@ -256,16 +255,6 @@ def _gradient(weight: Tensor) -> Tensor:
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
-
-
-def fitting(plan: Parallel, count: int) -> int:
-    """The least number of micro-batches, `count` or more, that the plan's schedule can take."""
-    if plan.schedule in ("1F1B", "DualPipeV"):
-        return max(count, plan.stages)
-    if plan.schedule.startswith("Interleaved"):
-        while count % max(1, count // plan.pipeline):
-            count += 1
-    return count
 
 
 def filled(rows: Rows, sequences: int, count: int, device: str) -> list[Rows]:

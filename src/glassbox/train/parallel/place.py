@@ -11,6 +11,7 @@ averages; an expert's gradient has come together from all tokens that were sent 
 holds whole each process has the gradient of its own columns, which `sum_over_columns` adds up.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -25,10 +27,10 @@ from glassbox.errors import RequestError
 from glassbox.model.experts import MixtureOfExperts
 from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.loop import Parallel
-from glassbox.train.parallel.experts import divide_experts
+from glassbox.train.parallel.experts import EXPERT_MATRICES, divide_experts
 from glassbox.train.parallel.layout import Extent, held, whole
 from glassbox.train.parallel.pipeline import Pipeline
-from glassbox.train.parallel.ranks import ALONE, Ranks, join
+from glassbox.train.parallel.ranks import ALONE, DIMENSIONS, Ranks, join
 from glassbox.train.parallel.sequence import columns_of, divide_context, divide_heads
 from glassbox.train.parallel.stages import embedded_twice, stretches
 from glassbox.train.recompute import all_blocks
@@ -95,12 +97,24 @@ class Placed:
         """Run the network on a micro-batch of whole rows; the output for this process's columns, and their targets."""
         return columns_output(self.model, micro, drafts)
 
+    def outputs(self, rows: Rows, sequences: int, drafts: bool = False) -> Iterator[tuple[Output, Rows]]:
+        """Run the network without a backward pass on micro-batches of this process's rows, and give `output` of each in
+        turn; in a pipeline only where the network ends, and all its processes have to go through them."""
+        micros = (micro for micro, _ in self.micro_batches(rows, sequences))
+        if self.pipeline is not None:
+            yield from self.pipeline.outputs(list(micros), drafts)
+        else:
+            yield from (self.output(micro, drafts) for micro in micros)
+
     def copies(self, name: str) -> int:
         """How many times the same values of a tensor are held; a process can hold them twice (`pipeline.py`)."""
-        sizes, extent = self.ranks.sizes, self.extents.get(name)
-        divided = extent is not None and not name.endswith("_EDH") and not name.endswith("_EHD")
+        sizes = self.ranks.sizes
         twice = name == "embedding.weight" and embedded_twice(self.model.network, self.ranks.plan.stages)
-        return sizes["replicate"] * (1 if divided else sizes["tensor"]) * (2 if twice else 1)
+        return sizes["replicate"] * (1 if self.cut_by_tensor(name) else sizes["tensor"]) * (2 if twice else 1)
+
+    def cut_by_tensor(self, name: str) -> bool:
+        """Whether the processes of a `tensor` group hold different values of a tensor."""
+        return name in self.extents and not name.endswith(EXPERT_MATRICES)
 
     def settle(self) -> None:
         """Give back weights that were gathered for a forward pass without a backward pass: what is held is then each
@@ -143,17 +157,19 @@ def _share_out(model: Transformer, ranks: Ranks) -> None:
     """FSDP2 over each block and the rest."""
     if ranks.sizes["replicate"] * ranks.sizes["fold"] * ranks.sizes["context"] * ranks.sizes["expert"] == 1:
         return
+    alone = ranks.sizes["replicate"] * ranks.sizes["fold"] * ranks.sizes["context"] == 1
     ignored: set[nn.Parameter] = set()
     share_out = partial(fully_shard, mesh=_mesh(ranks, DATA), reshard_after_forward=ranks.plan.zero == 3)
+    among_experts = None if alone or ranks.sizes["expert"] == 1 else _mesh(ranks, DATA[:2])
     for module in model.modules():
         if isinstance(module, MixtureOfExperts) and ranks.sizes["expert"] > 1:
             share_out(module.router)
             if module.shared is not None:
                 share_out(module.shared)
-            if ranks.sizes["replicate"] * ranks.sizes["fold"] * ranks.sizes["context"] == 1:
+            if among_experts is None:
                 ignored |= {module.gate_up_EDH, module.down_EHD}
             else:
-                share_out(module, mesh=_mesh(ranks, DATA[:2]))
+                share_out(module, mesh=among_experts)
     for block in all_blocks(model):
         share_out(block, ignored_params=ignored)
     # the head is used after the forward pass of the network, so the rest stays gathered until the backward pass
@@ -164,12 +180,14 @@ def _share_out(model: Transformer, ranks: Ranks) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _mesh(ranks: Ranks, dimensions: tuple[str, ...]) -> dist.DeviceMesh:
-    """The mesh over which tensors are shared out, (replicate, shared) or (shared,)."""
-    assert ranks.mesh is not None
-    name = "-".join(dimensions)
-    shared = ranks.mesh[dimensions]._flatten(name)
-    return ranks.mesh["replicate", name] if ranks.sizes["replicate"] > 1 else shared
+def _mesh(ranks: Ranks, shared: tuple[str, ...]) -> dist.DeviceMesh:
+    """The mesh over which tensors are shared out: (replicate, the dimensions `shared` as one), or the latter alone."""
+    sizes = dict(ranks.sizes)
+    sizes[shared[0]] = math.prod(sizes.pop(dimension) for dimension in shared)
+    order = [dimension for dimension in DIMENSIONS if dimension in sizes]
+    kind = "cpu" if ranks.device == "cpu" else "cuda"
+    mesh = init_device_mesh(kind, tuple(sizes[one] for one in order), mesh_dim_names=tuple(order))
+    return mesh["replicate", shared[0]] if sizes["replicate"] > 1 else mesh[shared[0]]
 
 
 def hold_back(placed: Placed, last: bool) -> None:
@@ -186,7 +204,7 @@ def sum_over_columns(placed: Placed) -> None:
     group = placed.ranks.group("tensor")
     works = []
     for name, parameter in placed.parameters():
-        if parameter.grad is not None and placed.copies(name) % placed.ranks.sizes["tensor"] == 0:
+        if parameter.grad is not None and not placed.cut_by_tensor(name):
             works.append(dist.all_reduce(local(parameter.grad), group=group, async_op=True))
     for work in works:
         work.wait()

@@ -1,0 +1,129 @@
+"""Every pipeline schedule gives one process's loss, gradients and held-out measures.
+
+`pytest -m "" tests/train/parallel/test_pipeline.py` runs the whole matrix; what is marked slow is left to it.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from glassbox.model.transformer import Transformer
+from glassbox.recipe.loop import Parallel
+from glassbox.recipe.network import Attention, Experts, MultiToken, Network
+from glassbox.train.evaluation import logprobs_of_labels, measure
+from glassbox.train.loop import Beside, StepResult, accumulate
+from glassbox.train.losses import next_token
+from glassbox.train.parallel.place import Placed, place
+from glassbox.train.rows import Rows, labelled_tokens, to_rows
+from tests.train.parallel.ranks import run_ranks
+
+VOCABULARY, CONTEXT = 61, 24
+SCHEDULES = ("1F1B", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
+
+DENSE = Network(dim=32, layers=5, hidden=48, attention=Attention(heads=4, kv_heads=2), init_std=0.1)
+TIED = DENSE.model_copy(update={"tie_embeddings": True})
+EXPERTS = Network(
+    dim=32,
+    layers=5,
+    hidden=48,
+    attention=Attention(heads=4, kv_heads=2, qk_norm="head"),
+    experts=Experts(count=4, top_k=2, hidden=16, shared=1, first_dense=1, sequence_loss=1e-2),
+    init_std=0.1,
+)
+AHEAD = EXPERTS.model_copy(update={"multi_token": MultiToken(depth=2), "tie_embeddings": True})
+UNTIED_AHEAD = DENSE.model_copy(update={"multi_token": MultiToken(depth=1)})
+DEEP = DENSE.model_copy(update={"layers": 9})
+DEEP_EXPERTS = AHEAD.model_copy(update={"layers": 8})
+NETWORKS = {"dense": DENSE, "tied": TIED, "experts": EXPERTS, "ahead": AHEAD, "untied ahead": UNTIED_AHEAD}
+MORE = {"deep": DEEP, "deep experts": DEEP_EXPERTS}
+
+
+def rows_of(rows: int) -> Rows:
+    """Packed rows, two documents and some padding in each."""
+    random = np.random.default_rng(rows)
+    ids = random.integers(0, VOCABULARY, (rows, CONTEXT))
+    column = np.arange(CONTEXT)
+    cut = random.integers(5, CONTEXT - 8, (rows, 1))
+    documents = np.where(column >= cut, 1, 0)
+    documents[::3, CONTEXT - 5 :] = -1
+    positions = np.where(column >= cut, column - cut, column)
+    labels = np.where((documents < 0) | (positions == 0), -100, ids)
+    return to_rows({"ids": ids, "labels": labels, "documents": documents, "positions": positions})
+
+
+def built(network: Network) -> Transformer:
+    model = Transformer(network, VOCABULARY)
+    model.init_weights(3)
+    return model
+
+
+def step(placed: Placed, rows: Rows, micro_rows: int, beside: Beside, scale: float = 1.0) -> StepResult:
+    return accumulate(placed, rows, next_token, labelled_tokens(rows), micro_rows, beside, scale)
+
+
+def gradients(placed: Placed) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in placed.parameters() if parameter.grad is not None}
+
+
+def assert_same(found: Placed, result: StepResult, alone: Placed, expected: StepResult, note: Any) -> None:
+    assert result.loss == pytest.approx(expected.loss, rel=1e-5), note
+    assert result.metrics.keys() == expected.metrics.keys(), note
+    for name, value in expected.metrics.items():
+        assert result.metrics[name] == pytest.approx(value, rel=1e-5), (note, name)
+    if expected.load_LE is not None:
+        assert torch.equal(result.load_LE, expected.load_LE), note
+    wanted, held = gradients(alone), set[str]()
+    for part in found.parts:
+        for name, parameter in part.named_parameters():
+            if name not in wanted:
+                assert parameter.grad is None or not parameter.grad.any(), (note, name)
+                continue
+            held.add(name)
+            size = wanted[name].abs().max()
+            assert parameter.grad is not None, (note, name)
+            assert float((parameter.grad - wanted[name]).abs().max()) <= 1e-5 * size, (note, name)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, held)
+    assert set().union(*everyone) == wanted.keys(), note
+
+
+def assert_same_measures(found: Placed, alone: Placed, note: Any) -> None:
+    """Held-out measures run forward alone."""
+    rows = rows_of(5)
+    measured, expected = measure(found, rows, 2), measure(alone, rows, 2)
+    assert measured.nats == pytest.approx(expected.nats, rel=1e-5), note
+    assert measured.tokens == expected.tokens, note
+    assert (measured.accepted, measured.drafted) == (expected.accepted, expected.drafted), note
+    torch.testing.assert_close(logprobs_of_labels(found, rows, 2), logprobs_of_labels(alone, rows, 2))
+
+
+def compare(cases: list[tuple[str, str, int]]) -> None:
+    """Each case: a network, a schedule, rows (two sequences a micro-batch)."""
+    for network, schedule, count in cases:
+        rows, beside = rows_of(count), Beside(True, 0.3, 1e-3)
+        alone = Placed([built((NETWORKS | MORE)[network])])
+        expected = step(alone, rows, 2, beside)
+        found = place(
+            built((NETWORKS | MORE)[network]),
+            Parallel(pipeline=dist.get_world_size(), schedule=schedule, zero=2),
+            "cpu",
+        )
+        for again in range(2):
+            for _, parameter in found.parameters():
+                parameter.grad = None
+            result = step(found, rows, 2, beside, scale=1.0 if again else 8.0)
+            assert_same(found, result, alone, expected, (network, schedule, count, again))
+        assert_same_measures(found, alone, (network, schedule))
+
+
+def test_every_schedule_gives_one_processs_gradients():
+    cases = [(network, schedule, 9) for network in NETWORKS for schedule in SCHEDULES]
+    run_ranks(compare, 2, [*cases, *(("experts", schedule, 2) for schedule in SCHEDULES)])
+
+
+@pytest.mark.slow
+def test_four_processes():
+    run_ranks(compare, 4, [(network, schedule, 13) for network in ("deep", "deep experts") for schedule in SCHEDULES])
