@@ -21,11 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import (
-    all_gather_tensor_autograd,
-    all_to_all_single_autograd,
-    reduce_scatter_tensor_autograd,
-)
+from torch.distributed._functional_collectives import all_to_all_single_autograd
 
 from glassbox.model.attention import Attention, attend
 from glassbox.model.feed_forward import FeedForward
@@ -112,13 +108,50 @@ def _meet(module: nn.Module, group: Any) -> None:
     """All columns of the group go in, sums over the group come out by columns."""
 
     def gather(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (all_gather_tensor_autograd(arguments[0].contiguous(), 1, group), *arguments[1:])
+        return (_Gather.apply(arguments[0], group), *arguments[1:])
 
     def scatter(module: nn.Module, arguments: tuple[Any, ...], partial_BTD: Tensor) -> Tensor:
-        return reduce_scatter_tensor_autograd(partial_BTD.contiguous(), "sum", 1, group)
+        return _Scatter.apply(partial_BTD, group)
 
     module.register_forward_pre_hook(gather)
     module.register_forward_hook(scatter)
+
+
+def _gather(x_BTD: Tensor, group: Any) -> Tensor:
+    """The columns of all processes of the group, one after another."""
+    parts = [torch.empty_like(x_BTD, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, x_BTD.contiguous(), group=group)
+    return torch.cat(parts, dim=1)
+
+
+def _scatter(x_BTD: Tensor, group: Any) -> Tensor:
+    """The sum over the group, of which each process gets its columns."""
+    parts = [part.contiguous() for part in x_BTD.chunk(dist.get_world_size(group), dim=1)]
+    own = torch.empty_like(parts[0])
+    dist.reduce_scatter(own, parts, group=group)
+    return own
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _gather(x_BTD, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _scatter(grads[0], ctx.group), None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _scatter(x_BTD, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _gather(grads[0], ctx.group), None
 
 
 def _swap(x: Tensor, cut: int, join: int, group: Any) -> Tensor:
