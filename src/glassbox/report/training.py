@@ -84,7 +84,7 @@ class Chart:
     unit: str
     svg: Markup
     legend: list[tuple[int, str]]
-    """(tone, name) where there is more than one line."""
+    """(tone, name) of each line; empty for a single one that the title names."""
     last: str
     """The last value of a single line."""
 
@@ -116,7 +116,8 @@ def training(facts: RunFacts, stage: StageFacts) -> Training | None:
     axis = Axis(max((points[-1][0] for points in series.values()), default=1.0), phase_marks(stage))
     charts, used = _panels(series, axis, LOSS_UNITS.get(stage.kind, ""))
     rest = {name: points for name, points in series.items() if name not in used | SILENT and len(points) > 1}
-    others = [_chart(name.replace("_", " "), "", [(name, points)], axis, noisy=True) for name, points in rest.items()]
+    shown = {name.replace("_", " "): points for name, points in rest.items()}
+    others = [_chart(name, "", [(name.lower(), points)], axis, noisy=True) for name, points in shown.items()]
     return Training(
         name=stage.name,
         kind=stage.kind,
@@ -182,9 +183,10 @@ def _panels(series: dict[str, list[Point]], axis: Axis, loss_unit: str) -> tuple
                 label = next((group for group in match.groups() if group), panel.title.lower())
                 lines.append((label.replace("_", " "), points))
                 used.add(name)
-        for start in range(0, len(lines), TONES):
-            title = panel.title if start == 0 else f"{panel.title} ({start // TONES + 1})"
-            some = lines[start : start + TONES]
+        parts = -(-len(lines) // TONES)
+        for part in range(parts):
+            title = panel.title if part == 0 else f"{panel.title} ({part + 1})"
+            some = lines[part * len(lines) // parts : (part + 1) * len(lines) // parts]
             charts.append(_chart(title, panel.unit or loss_unit, some, axis, panel.from_zero, panel.noisy))
     return charts, used
 
@@ -202,8 +204,9 @@ def _chart(
         for index, (name, points) in enumerate(lines)
     ]
     svg = line_chart(drawn, title=title, reach=axis.reach, marks=axis.marks, from_zero=from_zero)
-    legend = [(line.tone, line.name) for line in drawn] if len(drawn) > 1 else []
-    return Chart(title, unit, svg, legend, "" if legend else number(drawn[0].points[-1][1]))
+    alone = len(drawn) == 1
+    legend = [] if alone and drawn[0].name == title.lower() else [(line.tone, line.name) for line in drawn]
+    return Chart(title, unit, svg, legend, number(drawn[0].points[-1][1]) if alone else "")
 
 
 def _figures(stage: StageFacts, summary: dict[str, Any], series: dict[str, list[Point]]) -> list[tuple[str, str]]:
