@@ -12,7 +12,9 @@ from glassbox.errors import RequestError
 from glassbox.evaluate.needle import Cell, Haystack, cells, find, found_shares, record, row_of
 from glassbox.evaluate.stage import run
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
+from glassbox.model.families import Sizes
 from glassbox.model.folder import LoadedModel, save_model
+from glassbox.model.tensors import InMemory
 from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.needle import Needle
 from glassbox.recipe.network import Attention, Network
@@ -175,7 +177,7 @@ def test_the_stage_leaves_the_cells_and_the_scores(tokens_folder, tokenizer, tmp
     source.mkdir()
     (source / "tokenizer.json").write_text(tokenizer.to_str())
     (source / "chat.json").write_text(json.dumps(chat_format(tokenizer)))
-    save_model(folder, model, network, tokenizer.get_vocab_size(), 128, source)
+    save_model(folder, InMemory(model.state_dict()), Sizes(network, tokenizer.get_vocab_size(), 128), source)
     (tmp_path / "scores").mkdir()
     inputs = Inputs((Artefact("base", "model", tmp_path / "base"), Artefact("tokens", "tokens", tokens_folder)))
     run(EvaluateStage(kind="evaluate", needle=NEEDLE), inputs, Workspace(tmp_path / "scores"))

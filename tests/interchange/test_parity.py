@@ -12,7 +12,9 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from glassbox.interchange.exporting import export_model
 from glassbox.interchange.importing import import_model
+from glassbox.model.families import Sizes
 from glassbox.model.folder import load_model, save_model
+from glassbox.model.tensors import InMemory
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.tokens.chat import chat_format, encode_chat
@@ -139,7 +141,7 @@ def saved(network: Network, folder: Path, vocab_size: int = V) -> Transformer:
         for value in model.state_dict().values():
             noise = torch.randn(value.shape, generator=generator)
             value.copy_(0.2 * noise if value.dim() > 1 else value + 0.1 * noise)
-    save_model(folder, model, network, vocab_size, 64, tokens)
+    save_model(folder, InMemory(model.state_dict()), Sizes(network, vocab_size, 64), tokens)
     return model
 
 

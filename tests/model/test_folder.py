@@ -7,7 +7,9 @@ import torch
 from tokenizers import Tokenizer, models
 
 from glassbox.errors import RequestError
-from glassbox.model.folder import load_model, save_model, save_weights
+from glassbox.model.families import Sizes
+from glassbox.model.folder import load_model, save_model
+from glassbox.model.tensors import InMemory, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
 from glassbox.tokens.chat import chat_format
@@ -28,14 +30,14 @@ def saved(tmp_path):
     (tokenizer / "chat.json").write_text(json.dumps(chat_format(tokens)))
     model = Transformer(NETWORK, 40)
     model.init_weights(0)
-    save_model(tmp_path / "model", model, NETWORK, 40, 128, tokenizer)
+    save_model(tmp_path / "model", InMemory(model.state_dict()), Sizes(NETWORK, 40, 128), tokenizer)
     return model, tmp_path / "model", tokenizer
 
 
 def test_round_trip_and_overwriting(saved):
     model, folder, tokenizer = saved
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    save_model(folder, model, NETWORK, 40, 128, tokenizer)
+    save_model(folder, InMemory(model.state_dict()), Sizes(NETWORK, 40, 128), tokenizer)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     loaded = load_model(folder)
     assert (loaded.network, loaded.vocab_size, loaded.context) == (NETWORK, 40, 128)
@@ -100,6 +102,6 @@ def test_weights_that_are_not_finite_are_refused(saved):
     model, folder, _ = saved
     with torch.no_grad():
         model.blocks[1].attention.out.weight[3, 4] = float("nan")
-    save_weights(folder, model)
+    write_tensors(folder, InMemory(model.state_dict()))
     with pytest.raises(RequestError, match=r"'blocks.1.attention.out.weight' holds numbers that are not finite"):
         load_model(folder)

@@ -24,6 +24,7 @@ from glassbox.errors import RequestError
 from glassbox.generate.engine import Engine, Request
 from glassbox.generate.replies import chat_prompt, stop_ids
 from glassbox.model.folder import save_model
+from glassbox.model.tensors import InMemory
 from glassbox.serve import app as serving
 from glassbox.tokens.chat import chat_format, encode_chat
 from tests.serve.asking import QUESTION, until
@@ -135,7 +136,7 @@ def test_serve_model_says_where_and_ends_cleanly(loaded, tmp_path):
     folder.mkdir()
     loaded.tokenizer.save(str(tokenizer / "tokenizer.json"))
     (tokenizer / "chat.json").write_text(json.dumps(chat_format(loaded.tokenizer)))
-    save_model(folder, loaded.model, loaded.network, loaded.vocab_size, loaded.context, tokenizer)
+    save_model(folder, InMemory(loaded.model.state_dict()), loaded.sizes, tokenizer)
     call = "serve_model(Path(sys.argv[1]), name='tiny', host='127.0.0.1', port=0, api_key=None, slots=2)"
     script = f"import sys; from pathlib import Path; from glassbox.serve.app import serve_model; {call}"
     command = [sys.executable, "-c", script, str(folder)]

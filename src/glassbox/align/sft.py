@@ -6,7 +6,7 @@ from glassbox.align.objective import sft
 from glassbox.errors import RequestError
 from glassbox.judge.stage import read_problems
 from glassbox.ledger.workspace import Inputs, Workspace
-from glassbox.model.folder import load_model
+from glassbox.model.folder import describe_model, load_model
 from glassbox.recipe.training import SftStage
 from glassbox.tokens.batches import Batch
 from glassbox.tokens.chat import encode_chat
@@ -46,6 +46,7 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         course=steady(config.optimizer, config.schedule, steps, beside),
         loop=config.loop,
         workspace=workspace,
+        describe=lambda folder, step: describe_model(folder, loaded.sizes, source),
     )
     about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}
     finish(workspace, loaded, progress, source, about)

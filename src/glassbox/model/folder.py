@@ -19,7 +19,7 @@ from glassbox.ledger.writing import atomic_path, write_json
 from glassbox.model.families import Sizes, from_config, what_is_wrong, whole
 from glassbox.model.names import AsOurs, check_names, hub_names, own_entries, parts, their_entries
 from glassbox.model.pieces import PIECES, Pieces
-from glassbox.model.tensors import WEIGHTS, Checkpoint, Entry, InMemory, Tensors, Typed, write_tensors
+from glassbox.model.tensors import WEIGHTS, Checkpoint, Entry, Tensors, Typed, write_tensors
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Network
 from glassbox.recipe.size import parameters
@@ -62,6 +62,10 @@ class LoadedModel:
     manner: Manner | None = None
     """None: as `tokens/chat.py` has it."""
 
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.network, self.vocab_size, self.context)
+
 
 @dataclass(frozen=True)
 class OpenModel:
@@ -81,12 +85,11 @@ class OpenModel:
         return "network" not in self.config
 
 
-def save_model(
-    folder: Path, model: Transformer, network: Network, vocab_size: int, context: int, tokenizer_folder: Path
-) -> None:
-    """Write a model folder, each file whole or not at all; files of an earlier try are replaced."""
-    save_weights(folder, model)
-    describe_model(folder, Sizes(network, vocab_size, context), tokenizer_folder)
+def save_model(folder: Path, tensors: Tensors, sizes: Sizes, tokenizer_folder: Path) -> None:
+    """Write a model folder, each file whole or not at all; files of an earlier try are replaced. The same tensors in
+    the same order give the same bytes."""
+    write_tensors(folder, tensors)
+    describe_model(folder, sizes, tokenizer_folder)
 
 
 def describe_model(folder: Path, sizes: Sizes, tokenizer_folder: Path) -> None:
@@ -259,12 +262,6 @@ def read_manner(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> M
         reader=Tokenizer.from_file(str(folder / TOKENIZER)),
         tokens=tokens,
     )
-
-
-def save_weights(folder: Path, model: Transformer) -> None:
-    """Write a model's weights as the folder's `model.safetensors` (in shards where it is large); the same weights give
-    the same bytes."""
-    write_tensors(folder, InMemory(model.state_dict()))
 
 
 def _read_json(path: Path) -> dict:

@@ -14,14 +14,19 @@ from glassbox.train.checkpoint import Progress
 def finish(
     workspace: Workspace, trained: LoadedModel, progress: Progress, tokenizer_folder: Path, about: dict[str, Any]
 ) -> None:
-    """Save the trained model as `model/`, keep only the final checkpoint, and write `summary.json`.
+    """Write the last checkpoint's weights as `model/`, keep only this checkpoint (and those that stay for good), and
+    write `summary.json`; of several processes the first does.
 
     `tokenizer_folder` holds the tokenizer's files, which the model folder copies. `about` is what the stage has to add
     to the summary: counts of its data.
     """
-    network, vocab_size = trained.network, trained.vocab_size
-    save_model(workspace.path("model"), trained.model, network, vocab_size, trained.context, tokenizer_folder)
-    checkpoint.prune(workspace.path("checkpoints"), 1)
+    if workspace.rank != 0:
+        return
+    checkpoints = workspace.path("checkpoints")
+    tensors = checkpoint.whole_tensors(checkpoint.newest(checkpoints))
+    save_model(workspace.path("model"), tensors, trained.sizes, tokenizer_folder)
+    checkpoint.prune(checkpoints, 1)
+    network, vocab_size, _ = trained.sizes
     size = parameters(network, vocab_size)
     summary = {
         "parameters": size.total,

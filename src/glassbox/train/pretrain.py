@@ -10,7 +10,8 @@ from torch import Tensor
 
 from glassbox.errors import RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
-from glassbox.model.folder import LoadedModel, load_model
+from glassbox.model.families import Sizes
+from glassbox.model.folder import LoadedModel, describe_model, load_model
 from glassbox.model.grow import grow
 from glassbox.model.transformer import Transformer, init_weight
 from glassbox.recipe.epochs import too_often
@@ -59,6 +60,9 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace, tasks: Task
         found = held_out(placed, tokens, sources, context, config.loop.micro_rows)
         return found | scorer(placed) if scorer else found
 
+    def describe(path: Path, step: int) -> None:
+        describe_model(path, reached(config, data, folder.vocab_size, step), folder.tokenizer_folder)
+
     progress = fit(
         model,
         data.batch,
@@ -69,6 +73,7 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace, tasks: Task
         workspace=workspace,
         evaluate=evaluate,
         first_values=first_values,
+        describe=describe,
     )
     trained = LoadedModel(model, config.trained, folder.vocab_size, context, tokenizer)
     finish(workspace, trained, progress, folder.tokenizer_folder, {"epochs": data.epochs()})
@@ -81,6 +86,12 @@ def course(config: PretrainStage, data: PretrainData, step: int) -> Course:
     lr = phase_rate(config, number, rows.start * phase.context, len(rows) * phase.context)
     beside = Beside(multi_token=phase.multi_token_loss, score_bias_rate=phase.score_bias_rate)
     return Course(lr, phase.optimizer or config.optimizer, beside, config.network_in(number))
+
+
+def reached(config: PretrainStage, data: PretrainData, vocab_size: int, step: int) -> Sizes:
+    """What the network is after so many steps: with the rotary base of the last of them and the longest rows so far."""
+    number = data.locate(max(step - 1, 0))[0]
+    return Sizes(config.network_in(number), vocab_size, max(phase.context for phase in config.phases[: number + 1]))
 
 
 def _new(shapes: dict[str, torch.Size], network: Network, workspace: Workspace, name: str) -> Tensor:
