@@ -15,7 +15,7 @@ def test_every_task_has_its_row_and_its_curve(example_run: Path, page: Page) -> 
     table = task_scores(facts, base)
     assert table is not None
     assert table.columns[6] == "95 % interval"
-    cells = "piqa|piqa|0|500|len_norm|25.0 %|21.0 to 29.0|1.9|1.860 to 1.940|5e5e5e5e"
+    cells = "piqa|piqa|0|500|len_norm|25.0 %|21.0 to 29.0|1.900|1.860 to 1.940|5e5e5e5e"
     assert table.rows[0] == cells.split("|")
     assert table.rows[4][:4] == ["mmlu", "mmlu", "0, 5", "504"]
     assert table.rows[6][7:9] == ["", ""], "a written answer has no bits per byte"

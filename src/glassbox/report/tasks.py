@@ -3,7 +3,7 @@
 from typing import Any
 
 from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows
-from glassbox.report.format import count, is_number, number, percent
+from glassbox.report.format import count, is_number, percent
 from glassbox.report.tables import Table
 
 BITS = "bpb"
@@ -32,7 +32,7 @@ def _row(row: dict[str, Any], bits: dict[str, Any]) -> list[str]:
         str(row.get("metric")),
         percent(row["value"]),
         _interval(row, 100, 1),
-        number(bits.get("value")) if bits else "",
+        f"{bits['value']:.3f}" if bits else "",
         _interval(bits, 1, 3),
         str(row.get("data_sha256"))[:8],
     ]
