@@ -131,7 +131,7 @@ def read_parts(folder: Path, placed: Placed, optimizer: torch.optim.Optimizer) -
     for name, parameter in placed.parameters():
         for moment in sorted(moments):
             if entry := stored.entries.get(f"{OPTIMIZER}{moment}.{name}"):
-                like = parameter if entry.shape else parameter.new_empty(())
+                like = parameter if entry.shape else torch.empty((), device=parameter.device)  # a count is not divided
                 optimizer.state[parameter][moment] = torch.zeros_like(like, dtype=entry.dtype)
     for part in parts_of(placed, optimizer):
         if part.name not in stored.entries or stored.entries[part.name].shape != part.extent.shape:
