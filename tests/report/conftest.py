@@ -208,6 +208,23 @@ def evaluate(config: Any, inputs: Inputs, workspace: Workspace) -> None:
     }
     write_json(workspace.path("scores.json"), {"protocol": protocol, "rows": rows, "baselines": baselines})
     write_lines(workspace.path("samples.jsonl"), _conversations())
+    write_json(workspace.path("needle.json"), _needles())
+
+
+def _needles() -> dict[str, Any]:
+    """Later models find more, shorter rows are easier; the longest rows have no room in `base`."""
+    lengths, depths, rng = (512, 1024, 2048, 4096), (0.0, 0.25, 0.5, 0.75, 1.0), Random(11)
+    models = {}
+    for m, model in enumerate(MODELS):
+        ease = {length: 0.3 + 0.25 * m - 0.08 * i for i, length in enumerate(lengths[: 4 if m else 3])}
+        models[model] = [
+            {"length": length, "depth": depth, "n": 16, "exact": sum(rng.random() < share**2 for _ in range(16)),
+             "choice": sum(rng.random() < max(0.1, share) for _ in range(16))}
+            for length, share in ease.items() for depth in depths
+        ]  # fmt: skip
+    protocol = {"lengths": lengths, "depths": depths, "samples": 16, "digits": 5, "choices": 10}
+    protocol |= {"needle": "The magic number is {value}.", "question": "What is the magic number? The magic number is"}
+    return {"protocol": protocol, "chance": 0.1, "models": models}
 
 
 def _conversations() -> list[dict[str, Any]]:

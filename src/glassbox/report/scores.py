@@ -11,6 +11,7 @@ from glassbox.report.artefacts import RunFacts, StageFacts, as_dict, as_rows, re
 from glassbox.report.charts import Dot, dot_chart
 from glassbox.report.conversations import WAYS, Conversation, conversations
 from glassbox.report.format import count, excerpt, is_number, percent
+from glassbox.report.needle import Needles, needles
 from glassbox.report.overview import Model, scored_models
 
 BITS = "bits_per_byte"
@@ -116,6 +117,7 @@ class Evaluation:
     acceptance: list[tuple[str, Scores]]
     """(source, and which block) -> share of tokens that a multi-token block drafts as the model itself would choose."""
     acceptance_protocol: list[str]
+    needles: Needles | None
     conversations: list[Conversation]
 
 
@@ -141,6 +143,7 @@ def evaluation(facts: RunFacts, stage: StageFacts) -> Evaluation | None:
         bits_protocol=protocol_parts(protocol, BITS),
         acceptance=_acceptance(rows, models),
         acceptance_protocol=protocol_parts(protocol, "acceptance"),
+        needles=needles(facts, stage, models),
         conversations=conversations(samples, models),
     )
 
@@ -187,7 +190,7 @@ def protocol_parts(protocol: dict[str, Any], metric: str) -> list[str]:
         key: value
         for key, value in protocol.items()
         if key not in (BITS, "acceptance")
-        and not key.startswith("exact_match")
+        and not key.startswith(("exact_match", "needle"))
         and not (metric in (BITS, "acceptance") and FOR_REPLIES.match(key))
     }
     return [*([own] if isinstance(own, str) else _pairs(as_dict(own))), *_pairs(shared)]
