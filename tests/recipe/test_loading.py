@@ -160,6 +160,16 @@ def test_a_phase_that_tangles_needs_reserved_tokens(tmp_path: Path) -> None:
         load_recipe(path, ["base.phases.0.tangle={parts: [1]}"])
 
 
+def test_needles_need_text_and_a_network_that_decodes(tmp_path: Path) -> None:
+    scores = "  scores: {kind: evaluate, from: [base, problems], needle: {lengths: [64]}}\n"
+    with pytest.raises(RequestError, match="hides needles in held-out text, but takes no tokens"):
+        load_recipe(recipe(tmp_path, GOOD + scores))
+    path = recipe(tmp_path, GOOD + scores.replace("problems", "tokens"))
+    assert load_recipe(path).stages["scores"].needle.lengths == (64,)
+    with pytest.raises(RequestError, match="later ones included"):
+        load_recipe(path, ["base.model.experts={count: 4, top_k: 2, hidden: 16, choice: expert, balance_loss: 0}"])
+
+
 @pytest.mark.parametrize(
     ("source", "sampling", "sentence"),
     [

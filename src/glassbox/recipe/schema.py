@@ -234,11 +234,15 @@ def _reserved_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | No
 
 
 def _decoding_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
-    """A stage that decodes from a network that cannot."""
+    """A stage that decodes from a network that cannot, or has nothing to hide needles in."""
     stage = stages[name]
     inputs = [stages[source].gives for source in stage.inputs]
     decodes = isinstance(stage, (DpoStage, GrpoStage, SynthesizeStage))
-    if not (decodes or (isinstance(stage, EvaluateStage) and "problems" in inputs)):
+    if isinstance(stage, EvaluateStage):
+        if stage.needle and "tokens" not in inputs:
+            return name, "hides needles in held-out text, but takes no tokens in `from`"
+        decodes = stage.needle is not None or "problems" in inputs
+    if not decodes:
         return None
     for source in stage.inputs:
         if stages[source].gives == "model":
