@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 
 import torch.distributed as dist
 
@@ -77,14 +77,14 @@ class Pace:
                 hosts = [""] * self.ranks.world
                 dist.all_gather_object(hosts, socket.gethostname())
                 for rank in sorted(set(slow) - self._known):
-                    facts = {"seconds": round(each[rank], 4), "median": round(median(each), 4)}
+                    facts = {"seconds": round(each[rank], 4), "median": round(median_low(each), 4)}
                     workspace.event("slow process", step=step, rank=rank, host=hosts[rank], **facts)
             self._known = set(slow)
         self.own = self.whole = 0.0
 
 
 def slow_ranks(each: Sequence[float], whole: float, factor: float) -> list[int]:
-    """Which processes took `factor` times the median of `each` one's own seconds, and more than a small share of the
-    `whole`."""
-    middle = median(each)
+    """Which processes took `factor` times the median of `each` one's own seconds (of two, the quicker one's), and more
+    than a small share of the `whole` beyond it."""
+    middle = median_low(each)
     return [rank for rank, own in enumerate(each) if own > factor * middle and own - middle > WORTH * whole]
