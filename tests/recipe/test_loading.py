@@ -166,8 +166,9 @@ def test_needles_need_text_and_a_network_that_decodes(tmp_path: Path) -> None:
         load_recipe(recipe(tmp_path, GOOD + scores))
     path = recipe(tmp_path, GOOD + scores.replace("problems", "tokens"))
     assert load_recipe(path).stages["scores"].needle.lengths == (64,)
+    experts = "base.model.experts={count: 4, top_k: 2, hidden: 16, choice: expert, balance_loss: 0}"
     with pytest.raises(RequestError, match="later ones included"):
-        load_recipe(path, ["base.model.experts={count: 4, top_k: 2, hidden: 16, choice: expert, balance_loss: 0}"])
+        load_recipe(path, [experts, "base.model.hidden=null"])
 
 
 @pytest.mark.parametrize(
