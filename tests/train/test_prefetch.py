@@ -1,29 +1,30 @@
 """Batches made ahead: the same sequence, one step ahead at most, errors in their place, no thread left."""
 
 import threading
-from contextlib import closing
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from glassbox.train.prefetch import ahead, in_thread
-from glassbox.train.rows import to_rows
+from glassbox.train.rows import Rows
 
 
-def batch(step: int) -> dict[str, np.ndarray]:
-    ids = np.random.default_rng(step).integers(0, 9, (3, 4))
-    return {"ids": ids, "labels": ids}
+def make(step: int) -> Rows:
+    return {"ids": torch.randint(9, (3, 4), generator=torch.Generator().manual_seed(step))}
 
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-def test_the_sequence_is_that_of_the_steps() -> None:
-    plain = [to_rows(batch(step)) for step in range(5, 12)]
-    for found in (list(ahead(batch, 5, 12)), list(in_thread(lambda step: to_rows(batch(step)), 5, 12))):
-        assert [rows["ids"].tolist() for rows in found] == [rows["ids"].tolist() for rows in plain]
-    assert list(in_thread(lambda step: to_rows(batch(step)), 3, 3)) == []
+@pytest.mark.parametrize("steps", [[*range(5, 12)], [0, 1, 2, 0, 1, 5, 5, 11, 6]])
+def test_any_sequence_of_steps_gets_its_own_rows(steps: list[int]) -> None:
+    plain = [make(step)["ids"].tolist() for step in steps]
+    with in_thread(make, 12) as rows_at:
+        assert [rows_at(step)["ids"].tolist() for step in steps] == plain
+    with ahead(make, 12, "cpu") as rows_at:
+        assert rows_at is make
     assert threads() == []
 
 
@@ -31,28 +32,35 @@ def test_it_is_one_step_ahead_and_no_more() -> None:
     made: list[int] = []
     ready = {step: threading.Event() for step in range(6)}
 
-    def make(step: int) -> dict:
+    def noted(step: int) -> Rows:
         made.append(step)
         ready[step].set()
         return {}
 
-    with closing(in_thread(make, 0, 6)) as rows:
+    with in_thread(noted, 6) as rows_at:
         for step in range(3):
-            next(rows)
+            rows_at(step)
             assert ready[step + 1].wait(5), "the next is made while this one is in use"
             assert made == list(range(step + 2))
     assert made == [0, 1, 2, 3]
+    with in_thread(noted, 6) as rows_at:
+        rows_at(5)
+    assert made == [0, 1, 2, 3, 5], "there is no step 6"
     assert threads() == []
 
 
-def test_an_error_comes_at_its_own_step() -> None:
-    def make(step: int) -> dict:
+def test_an_error_comes_at_its_own_step_and_leaves_no_thread() -> None:
+    def broken(step: int) -> Any:
         if step == 2:
             raise ValueError("step 2 is broken")
-        return {"step": step}
+        return step
 
-    rows = in_thread(make, 0, 5)
-    assert [next(rows), next(rows)] == [{"step": 0}, {"step": 1}]
-    with pytest.raises(ValueError, match="step 2"):
-        next(rows)
+    def both(*steps: int) -> list[Any]:
+        with in_thread(broken, 5) as rows_at:
+            return [rows_at(step) for step in steps]
+
+    assert both(0, 1) == [0, 1], "the one that is not asked for is not raised"
+    for steps in ((0, 1, 2), (2,)):
+        with pytest.raises(ValueError, match="step 2"):
+            both(*steps)
     assert threads() == []

@@ -5,37 +5,47 @@ function of its step, so the sequence is the same, and stopping loses nothing.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
-from glassbox.train.rows import Rows, to_rows
+from glassbox.train.rows import Rows
+
+RowsAt = Callable[[int], Rows]
+"""Step -> its rows."""
 
 
-def ahead(batch_at: Callable[[int], Any], first: int, last: int, device: str = "cpu") -> Iterator[Rows]:
-    """The rows of steps `first` to `last` - 1, in order.
+@contextmanager
+def ahead(make: RowsAt, last: int, device: str) -> Iterator[RowsAt]:
+    """`make`, for steps below `last`, such that on a GPU the next step's rows are made while this one's are in use.
 
-    On a GPU the next step's rows are made, and pinned so that they are copied without the processor waiting, while
-    this one's are in use: one step ahead, never more. On a CPU each is made in its turn: the step needs the core
-    itself, and a thread gains nothing. What `batch_at(step)` raises is raised at that step. Close the iterator
-    (`contextlib.closing`) to leave early: it waits for the batch being made, and its thread is gone.
+    They are pinned, so that the GPU copies them without the processor waiting. On a CPU `make` itself is given: the
+    step needs the core, and a thread gains nothing.
     """
     if device == "cpu":
-        yield from (to_rows(batch_at(step)) for step in range(first, last))
-        return
-    yield from in_thread(lambda step: pinned(to_rows(batch_at(step))), first, last)
+        yield make
+    else:
+        with in_thread(lambda step: pinned(make(step)), last) as rows_at:
+            yield rows_at
 
 
-def in_thread(make: Callable[[int], Rows], first: int, last: int) -> Iterator[Rows]:
-    """`make(step)` for each step from `first` to `last` - 1, each called in a thread while the one before is in use."""
-    if first >= last:
-        return
+@contextmanager
+def in_thread(make: RowsAt, last: int) -> Iterator[RowsAt]:
+    """`make` such that asking for a step below `last` begins the next one in a thread: one step ahead, never more.
+
+    Steps may be asked for in any order; one that was not expected is made when it is asked for, in the same thread. What
+    `make(step)` raises is raised when that step is asked for. The end waits for what is being made, and for the thread.
+    """
+    coming: dict[int, Future[Rows]] = {}
+
+    def rows_at(step: int) -> Rows:
+        rows = (coming.pop(step, None) or thread.submit(make, step)).result()
+        coming.clear()
+        if step + 1 < last:
+            coming[step + 1] = thread.submit(make, step + 1)
+        return rows
+
     with ThreadPoolExecutor(1, "batches") as thread:
-        coming = thread.submit(make, first)
-        for step in range(first, last):
-            rows = coming.result()
-            if step + 1 < last:
-                coming = thread.submit(make, step + 1)
-            yield rows
+        yield rows_at
 
 
 def pinned(rows: Rows) -> Rows:
