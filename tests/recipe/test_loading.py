@@ -66,6 +66,11 @@ def test_a_good_recipe_keeps_its_values(tmp_path: Path) -> None:
         ("lr: 1e-3", "lr: .inf", ["recipe.yaml:18", "finite"]),
         ("mixture: {web: 1.0}", "mixture: {webb: 1.0}", ["recipe.yaml:14", "'webb'", "hold web, problems"]),
         ("from: tokens", "from: [tokens, tokens]", ["recipe.yaml:14", "twice"]),
+        (
+            "from: tokens",
+            "from: tokens\n    tasks: [{name: sums, form: problems}]",
+            ["recipe.yaml:14", "task 'sums'", "add a problems stage to `from`"],
+        ),
         ("seed: 3", "seed: [3", ["recipe.yaml:3", "not valid YAML"]),
         ("seed: 3", "seed: !!python/object:os.system {}", ["recipe.yaml", "not valid YAML"]),
     ],

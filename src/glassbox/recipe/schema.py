@@ -123,7 +123,10 @@ def graph_error(stages: dict[str, Stage]) -> tuple[str, str] | None:
             low, _, high = many.partition("-") if "-" in many else (many.rstrip("+"), "", "" if "+" in many else many)
             if given.count(kind) < int(low) or (high and given.count(kind) > int(high)):
                 return name, f"takes {many} {kind} stage(s) in `from`, but {given.count(kind)} are given"
-    checks = (_reading_error, _category_error, _mixture_error, _reserved_error, _decoding_error, _parallel_error)
+    checks = (
+        *(_reading_error, _category_error, _mixture_error, _task_error, _reserved_error),
+        *(_decoding_error, _parallel_error),
+    )
     return next((wrong for name in stages for check in checks if (wrong := check(stages, name))), None)
 
 
@@ -230,6 +233,15 @@ def _reserved_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | No
                     f"phase '{phase.name}' tangles with {needed} reserved tokens, but '{source}' has "
                     f"{tokenizer.reserved}; set its reserved to {needed}"
                 )
+    return None
+
+
+def _task_error(stages: dict[str, Stage], name: str) -> tuple[str, str] | None:
+    """A task on the problems of a stage that is not in `from`."""
+    stage = stages[name]
+    for task in stage.tasks if isinstance(stage, PretrainStage) else ():
+        if task.rows is None and not any(stages[source].gives == "problems" for source in stage.inputs):
+            return name, f"task '{task.name}' is put with held-out problems; add a problems stage to `from`"
     return None
 
 
