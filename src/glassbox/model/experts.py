@@ -234,8 +234,7 @@ class MixtureOfExperts(nn.Module):
         if self.experts.choice == "token":
             weight_TK, expert_TK = self.router.choose(score_TE)
             y_TD = self.dispatch(x_TD, weight_TK, expert_TK)
-            token_TK = torch.arange(len(x_TD), device=x_TD.device)[:, None].expand_as(expert_TK)
-            chosen = expert_TK.flatten(), token_TK.flatten()
+            chosen = choices(expert_TK)
         else:
             weight_R, expert_R, token_R = expert_choice(score_BSE, self.experts.top_k, real_BS)
             y_RD = self.dispatch(x_TD.index_select(0, token_R), weight_R[:, None], expert_R[:, None])
@@ -264,6 +263,12 @@ class MixtureOfExperts(nn.Module):
             gate_up_EDH = F.pad(gate_up_EDH.view(E, D, 2, H), (0, gap)).view(E, D, 2 * (H + gap))
             down_EHD = F.pad(down_EHD, (0, 0, 0, gap))
         return gate_up_EDH, down_EHD
+
+
+def choices(expert_TK: Tensor) -> tuple[Tensor, Tensor]:
+    """(experts, tokens) of every choice, both (T * K,), of the experts that tokens chose: `Routing.chosen`."""
+    token_TK = torch.arange(len(expert_TK), device=expert_TK.device)[:, None].expand_as(expert_TK)
+    return expert_TK.flatten(), token_TK.flatten()
 
 
 def expert_choice(score_BSE: Tensor, top_k: int, real_BS: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -151,22 +151,39 @@ class Transformer(nn.Module):
         attend to everything stored at or before their own position (negative: padding); None: the rows are new and
         start at 0. With `drafts` (and no cache) the multi-token blocks run too. The output has `columns` alone.
         """
-        shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
-        if shared.real_BT is not None:
-            shared = replace(shared, real_BT=self.columns.own(shared.real_BT))
-        x_BTD = self._embed(self.columns.own(ids_BT)) if state_BTD is None else state_BTD
+        shared = self.shared(ids_BT, positions_BT, documents_BT, cache)
+        x_BTD = self.embed(self.columns.own(ids_BT)) if state_BTD is None else state_BTD
         routings: list[Routing | None] = []
         for block in self.blocks:
             x_BTD, routing = block(x_BTD, shared, cache)
             routings.append(routing)
+        return self.finish(x_BTD, routings, ids_BT, shared, cache, drafts)
+
+    def shared(
+        self, ids_BT: Tensor, positions_BT: Tensor | None, documents_BT: Tensor | None, cache: Cache | None = None
+    ) -> Shared:
+        """What every layer needs alike, of the same arguments as a forward pass."""
+        shared = share(self.network, ids_BT, positions_BT, documents_BT, cache, self.compute_dtype)
+        return shared if shared.real_BT is None else replace(shared, real_BT=self.columns.own(shared.real_BT))
+
+    def finish(
+        self,
+        x_BTD: Tensor,
+        routings: list[Routing | None],
+        ids_BT: Tensor,
+        shared: Shared,
+        cache: Cache | None,
+        drafts: bool,
+    ) -> Output:
+        """What comes after the layers, from the state and the routings that they leave."""
         drafted: list[Tensor] = []
         if drafts:
             for k, module in enumerate(self.multi_token, 1):
                 # the last k positions have no token to look at; what they are given instead, nobody may use
-                ahead_BTD = self._embed(self.columns.own(ids_BT.roll(-k, dims=1)))
+                ahead_BTD = self.embed(self.columns.own(ids_BT.roll(-k, dims=1)))
                 hidden, routing = module(self._handed_on(x_BTD), ahead_BTD, shared, None)
                 drafted.append(self._scaled(hidden))
-                routings.append(routing)
+                routings = [*routings, routing]
         hidden_BTD = self._scaled(self.norm(x_BTD, self.compute_dtype)) if self.ends else x_BTD
         aux, load_LE = x_BTD.new_zeros(()), None
         chosen = [routing for routing in routings if routing is not None]
@@ -181,10 +198,11 @@ class Transformer(nn.Module):
         network's `state_BTD` at position i and token i + k + 1; its keys and values go into the cache's layer
         `layers + k`."""
         shared = share(self.network, next_ids_BT, positions_BT, None, cache, self.compute_dtype)
-        hidden, _ = self.multi_token[k](self._handed_on(state_BTD), self._embed(next_ids_BT), shared, cache)
+        hidden, _ = self.multi_token[k](self._handed_on(state_BTD), self.embed(next_ids_BT), shared, cache)
         return self._scaled(hidden)
 
-    def _embed(self, ids_BT: Tensor) -> Tensor:
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """The tokens' vectors, (B, T, D) in fp32."""
         return F.embedding(ids_BT, self.embedding.weight).float()
 
     def _scaled(self, hidden_BTD: Tensor) -> Tensor:
