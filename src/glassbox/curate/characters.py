@@ -48,6 +48,15 @@ def utf8_buffer(text: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @numba.njit(nogil=True, cache=True)
+def longest(offsets: NDArray[np.int64]) -> np.int64:
+    """Bytes of the longest document between `offsets`, at least 1: room for the code points of any of them."""
+    most = np.int64(1)
+    for d in range(len(offsets) - 1):
+        most = max(most, offsets[d + 1] - offsets[d])
+    return most
+
+
+@numba.njit(nogil=True, cache=True)
 def decode(data: NDArray[np.uint8], start: int, end: int, out: NDArray[np.int32]) -> int:
     """Code points of the valid UTF-8 `data[start:end]` into `out`; returns how many."""
     n, i = 0, start

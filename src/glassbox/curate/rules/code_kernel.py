@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import ALPHANUMERIC, LETTER, SPACE, decode
+from glassbox.curate.characters import ALPHANUMERIC, LETTER, SPACE, decode, longest
 from glassbox.curate.rules.phrases import phrases, starts_with
 
 NO_COMMENTS, HASH, SLASHES = range(3)
@@ -175,10 +175,7 @@ def code_kernel(
 ) -> None:
     """out (documents, 7): shares of letters, letters a piece, shares of comments, of encoded data, its longest run,
     share and number of visible characters."""
-    longest = np.int64(1)
-    for d in range(len(out)):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    p = np.empty(longest, np.int32)
+    p = np.empty(longest(offsets), np.int32)
     for d in range(len(out)):
         n = decode(data, offsets[d], offsets[d + 1], p)
         letters = pieces = before = 0

@@ -3,7 +3,18 @@
 import numba
 import numpy as np
 
-from glassbox.curate.characters import ALPHANUMERIC, DIGIT, SPACE, UNSPACED, UPPER, decode, mix, unit_end, word_key
+from glassbox.curate.characters import (
+    ALPHANUMERIC,
+    DIGIT,
+    SPACE,
+    UNSPACED,
+    UPPER,
+    decode,
+    longest,
+    mix,
+    unit_end,
+    word_key,
+)
 from glassbox.curate.rules.phrases import (
     CART,
     COUNTS,
@@ -16,6 +27,7 @@ from glassbox.curate.rules.phrases import (
     contains,
     starts_with,
 )
+from glassbox.curate.rules.repetition import table_size
 from glassbox.recipe.rules import LINE_RULES
 
 LONGEST_WORD = 1000
@@ -112,10 +124,10 @@ def is_prompt(p, start, end, kinds, lower) -> bool:  # type: ignore[no-untyped-d
 
 
 @numba.njit(nogil=True, cache=True)
-def _whole(rule, p, start, end, kinds, lower, words, longest) -> bool:  # type: ignore[no-untyped-def]
+def _whole(rule, p, start, end, kinds, lower, words, longest_word) -> bool:  # type: ignore[no-untyped-def]
     """Whether `rule` cuts the line `p[start:end]`; counts of words are those of the line before in-line cuts."""
     if rule == _LONG_WORD:
-        return bool(longest > LONGEST_WORD)
+        return bool(longest_word > LONGEST_WORD)
     if rule == _JAVASCRIPT:
         return contains(p, start, end, lower, JAVASCRIPT)
     if rule == _POLICY:
@@ -189,22 +201,60 @@ def _mark_repeats(p, n, kinds, keys, spans, stamps, stamp, marked) -> None:  # t
 
 
 @numba.njit(nogil=True, cache=True)
+def most_lines(data, offsets) -> np.int64:  # type: ignore[no-untyped-def]
+    """Lines of the document that has most."""
+    most = np.int64(1)
+    for d in range(len(offsets) - 1):
+        most = max(most, np.int64((data[offsets[d] : offsets[d + 1]] == 10).sum() + 1))
+    return most
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_inline(rule) -> bool:  # type: ignore[no-untyped-def]
+    return bool(rule == _CITATIONS or _CART <= rule <= _SIGN_IN)
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut_parts(rule, text, start, stop, left, where, place, kinds, lower, out, count):  # type: ignore[no-untyped-def]
+    """Cuts every part that `rule` names from `text[start:stop]`; out, count, and the bounds of the rest in `left`.
+
+    where: the places of `left` in the document. place: document, line, where that starts, whether `text` is `left`.
+    """
+    document, line, at, edited = place
+    i, m = start, 0
+    while i < stop:
+        j = _inline(rule, text, start, stop, kinds, lower, i)
+        origin = where[i] if edited else i
+        if j < 0:
+            left[m], where[m] = text[i], origin
+            m, i = m + 1, i + 1
+            continue
+        if count == len(out):
+            out = _grown(out)
+        out[count] = document, origin, (where[j - 1] if edited else j - 1) + 1, line, at, rule
+        count, i = count + 1, j
+    first = 0
+    while first < m and kinds[left[first]] & SPACE:
+        first += 1
+    while m > first and kinds[left[m - 1]] & SPACE:
+        m -= 1
+    return out, count, first, m
+
+
+@numba.njit(nogil=True, cache=True)
 def cut_kernel(data, offsets, kinds, lower, rules, repeated):  # type: ignore[no-untyped-def]
     """(cuts, 6) int64: document, where the cut starts and ends, its line, where that starts (code points), its rule.
 
     `repeated` is asked first, the other `rules` in their order. A whole line is a cut from its start to the newline.
     """
-    longest, lines, inline = np.int64(1), np.int64(1), False
-    for d in range(len(offsets) - 1):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-        lines = max(lines, np.int64((data[offsets[d] : offsets[d + 1]] == 10).sum() + 1)) if repeated else lines
+    inline = False
     for rule in rules:
-        inline |= rule == _CITATIONS or _CART <= rule <= _SIGN_IN
-    p, q = np.empty(longest, np.int32), np.empty(longest if inline else 1, np.int32)
-    where = np.empty(longest if inline else 1, np.int32)
-    size = 4
-    while size < 2 * lines:
-        size *= 2
+        inline |= _is_inline(rule)
+    room = longest(offsets)
+    p, left = np.empty(room, np.int32), np.empty(room if inline else 1, np.int32)
+    where = np.empty(room if inline else 1, np.int32)
+    lines = most_lines(data, offsets) if repeated else np.int64(1)
+    size = table_size(lines)
     spans, stamps = np.empty(size, np.uint64), np.zeros(size, np.int64)
     keys, marked = np.empty(lines, np.uint64), np.zeros(lines, np.bool_)
     out, count = np.empty((256, 6), np.int64), 0
@@ -231,41 +281,24 @@ def cut_kernel(data, offsets, kinds, lower, rules, repeated):  # type: ignore[no
                     words, length, unspaced = words + 1, 0, kind & UNSPACED != 0
                 length += 1
                 longest_word = max(longest_word, length)
-            text, start, stop, edited = p, first, last, False
+            text, start, stop = p, first, last
+            place = d, line, at, False
             for rule in rules:
                 if whole >= 0:
                     break
-                if rule == _CITATIONS or _CART <= rule <= _SIGN_IN:
-                    if rule != _CITATIONS and words > SHORT_LINE_WORDS:
-                        continue
+                if not _is_inline(rule):
+                    whole = rule if _whole(rule, text, start, stop, kinds, lower, words, longest_word) else -1
+                elif rule == _CITATIONS or words <= SHORT_LINE_WORDS:
                     i = start
                     while i < stop and (
                         (rule == _CITATIONS and text[i] != 91) or _inline(rule, text, start, stop, kinds, lower, i) < 0
                     ):
                         i += 1
-                    if i == stop:
-                        continue
-                    i, m = start, 0
-                    while i < stop:
-                        j = _inline(rule, text, start, stop, kinds, lower, i)
-                        origin = where[i] if edited else i
-                        if j < 0:
-                            q[m], where[m] = text[i], origin
-                            m, i = m + 1, i + 1
-                            continue
-                        if count == len(out):
-                            out = _grown(out)
-                        out[count] = d, origin, (where[j - 1] if edited else j - 1) + 1, line, at, rule
-                        count, i = count + 1, j
-                    text, start, stop, edited = q, 0, m, True
-                    while start < stop and kinds[q[start]] & SPACE:
-                        start += 1
-                    while stop > start and kinds[q[stop - 1]] & SPACE:
-                        stop -= 1
-                    if start == stop:
-                        whole = rule
-                elif _whole(rule, text, start, stop, kinds, lower, words, longest_word):
-                    whole = rule
+                    if i < stop:
+                        out, count, start, stop = _cut_parts(
+                            rule, text, start, stop, left, where, place, kinds, lower, out, count
+                        )
+                        text, place, whole = left, (d, line, at, True), rule if start == stop else -1
             if whole >= 0:
                 if before == len(out):
                     out = _grown(out)

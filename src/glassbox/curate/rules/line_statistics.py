@@ -20,6 +20,19 @@ _BULLET_POINTS = np.array([ord(one) for one in BULLETS], np.int32)
 
 
 @numba.njit(nogil=True, cache=True)
+def _new_copies(keys, stamps, stamp, mask, counts, key) -> int:  # type: ignore[no-untyped-def]
+    """How many more pieces are copies, where all of several count, now that one of hash `key` was read."""
+    slot = insert(keys, stamps, stamp, mask, key)
+    if slot < 0:
+        counts[~slot] = 1
+        return 0
+    # The second copy makes the first one count too.
+    new = 2 if counts[slot] == 1 else 1
+    counts[slot] = 2
+    return new
+
+
+@numba.njit(nogil=True, cache=True)
 def measure_lines(p, n, words, letters, kinds, tables, variants, row, dolma, dclm) -> bool:  # type: ignore[no-untyped-def]
     """Fills LINE_COLUMNS but for paragraphs, and the variants' shares of lines; whether a line stands there twice."""
     keys, stamps, counts, clock = tables
@@ -69,17 +82,11 @@ def measure_lines(p, n, words, letters, kinds, tables, variants, row, dolma, dcl
                 if end - at >= 5 and p[end - 1] == 46 and p[end - 2] == 32 and p[end - 3] == 46:
                     dotted |= p[end - 4] == 32 and p[end - 5] == 46
                 raw_filled[3] += dotted
-            slot = insert(keys, stamps, stamp, mask, word_key(p, at, end))
-            if slot < 0:
-                counts[~slot] = 1
-            else:
-                # The second copy makes the first one count too.
-                new = 2 if counts[slot] == 1 else 1
-                counts[slot] = 2
-                raw[2] += new
-                raw[3] += new * (end - at)
-                raw_filled[4] += new * filled
-                raw_filled[5] += new * filled * (end - at)
+            new = _new_copies(keys, stamps, stamp, mask, counts, word_key(p, at, end))
+            raw[2] += new
+            raw[3] += new * (end - at)
+            raw_filled[4] += new * filled
+            raw_filled[5] += new * filled * (end - at)
             at = end + 1
         dolma[0], dolma[1] = share(raw[0], rows), share(raw[1], rows)
         dolma[2], dolma[3] = share(raw[2], rows), share(raw[3], letters)
@@ -131,13 +138,8 @@ def measure_raw_paragraphs(p, n, kinds, tables, dclm) -> None:  # type: ignore[n
                 break
         if filled:
             count, characters = count + 1, characters + i - first
-            slot = insert(keys, stamps, stamp, mask, word_key(p, first, i))
-            if slot < 0:
-                counts[~slot] = 1
-            else:
-                new = 2 if counts[slot] == 1 else 1
-                counts[slot] = 2
-                copies, copied = copies + new, copied + new * (i - first)
+            new = _new_copies(keys, stamps, stamp, mask, counts, word_key(p, first, i))
+            copies, copied = copies + new, copied + new * (i - first)
         i += 2
     if count > 1:
         dclm[5], dclm[6] = share(copies, count), share(copied, characters)

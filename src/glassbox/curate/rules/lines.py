@@ -9,7 +9,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import ALPHANUMERIC, SPACE, character_tables, decode, unit_end, utf8_buffer, word_key
+from glassbox.curate.characters import (
+    ALPHANUMERIC,
+    SPACE,
+    character_tables,
+    decode,
+    longest,
+    unit_end,
+    utf8_buffer,
+    word_key,
+)
 from glassbox.curate.edits import Cut, Edited
 from glassbox.curate.rules.line_kernel import cut_kernel, line_bounds
 from glassbox.recipe.rules import LINE_RULES
@@ -122,10 +131,7 @@ def _apply_rows(texts: pa.Array, rows: NDArray[np.int64], names: tuple[str, ...]
 
 @numba.njit(nogil=True, cache=True)
 def _count_words(data, offsets, kinds):  # type: ignore[no-untyped-def]
-    longest = 1
-    for d in range(len(offsets) - 1):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    p = np.empty(longest, np.int32)
+    p = np.empty(longest(offsets), np.int32)
     out = np.zeros(len(offsets) - 1, np.int64)
     for d in range(len(out)):
         n, i = decode(data, offsets[d], offsets[d + 1], p), 0
@@ -142,10 +148,7 @@ def _count_words(data, offsets, kinds):  # type: ignore[no-untyped-def]
 def _edge_lines(data, offsets, kinds, width):  # type: ignore[no-untyped-def]
     """Hashes, bounds, and places (start, end, number among the lines that are not blank) of the edge lines."""
     documents = len(offsets) - 1
-    longest = 1
-    for d in range(documents):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    p = np.empty(longest, np.int32)
+    p = np.empty(longest(offsets), np.int32)
     hashes, places = np.empty(2 * width * documents, np.uint64), np.empty((2 * width * documents, 3), np.int64)
     bounds = np.zeros(documents + 1, np.int64)
     tail_hashes, tail = np.empty(width, np.uint64), np.empty((width, 3), np.int64)

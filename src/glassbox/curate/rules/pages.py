@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from glassbox.curate.characters import ALPHANUMERIC, UNSPACED, character_tables, decode, utf8_buffer
+from glassbox.curate.characters import ALPHANUMERIC, UNSPACED, character_tables, decode, longest, utf8_buffer
 from glassbox.curate.rules.code import fields
 from glassbox.curate.rules.line_kernel import is_prompt, line_bounds
 from glassbox.curate.rules.phrases import phrases, starts_with
@@ -71,33 +71,30 @@ def holds_bad_word(text: pa.Array, words: tuple[str, ...]) -> NDArray[np.float32
 
 @numba.njit(nogil=True, cache=True)
 def _entries(data, offsets, kinds, lower, entries, out) -> None:  # type: ignore[no-untyped-def]
-    points, bounds, pairs = entries
-    longest = 1
-    for d in range(len(out)):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    p = np.empty(longest, np.int32)
+    p = np.empty(longest(offsets), np.int32)
     for d in range(len(out)):
         n = decode(data, offsets[d], offsets[d + 1], p)
-        for i in range(n - 1):
-            if not pairs[(lower[p[i]] & 63) << 6 | lower[p[i + 1]] & 63]:
-                continue
-            if i and kinds[p[i - 1]] & ALPHANUMERIC and not kinds[p[i]] & UNSPACED:
-                continue
-            for k in range(len(bounds) - 1):
-                end = starts_with(p, i, n, lower, (points, bounds[k : k + 2], pairs))
-                if end >= 0 and (end == n or not kinds[p[end]] & ALPHANUMERIC or kinds[p[end - 1]] & UNSPACED):
-                    out[d] = 1
-                    break
-            if out[d]:
-                break
+        out[d] = _holds_entry(p, n, kinds, lower, entries)
+
+
+@numba.njit(nogil=True, cache=True)
+def _holds_entry(p, n, kinds, lower, entries) -> bool:  # type: ignore[no-untyped-def]
+    points, bounds, pairs = entries
+    for i in range(n - 1):
+        if not pairs[(lower[p[i]] & 63) << 6 | lower[p[i + 1]] & 63]:
+            continue
+        if i and kinds[p[i - 1]] & ALPHANUMERIC and not kinds[p[i]] & UNSPACED:
+            continue
+        for k in range(len(bounds) - 1):
+            end = starts_with(p, i, n, lower, (points, bounds[k : k + 2], pairs))
+            if end >= 0 and (end == n or not kinds[p[end]] & ALPHANUMERIC or kinds[p[end - 1]] & UNSPACED):
+                return True
+    return False
 
 
 @numba.njit(nogil=True, cache=True)
 def _lines(data, offsets, kinds, lower, out) -> None:  # type: ignore[no-untyped-def]
-    longest = 1
-    for d in range(len(out)):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    p = np.empty(longest, np.int32)
+    p = np.empty(longest(offsets), np.int32)
     for d in range(len(out)):
         n = decode(data, offsets[d], offsets[d + 1], p)
         count = prompts = differences = at = 0

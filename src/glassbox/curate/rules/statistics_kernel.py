@@ -3,7 +3,8 @@
 import numba
 import numpy as np
 
-from glassbox.curate.characters import ALPHANUMERIC, DIGIT, IDEOGRAPH, LETTER, decode, mix
+from glassbox.curate.characters import ALPHANUMERIC, DIGIT, IDEOGRAPH, LETTER, decode, longest, mix
+from glassbox.curate.rules.line_kernel import most_lines
 from glassbox.curate.rules.line_statistics import (
     LINE_COLUMNS,
     measure_lines,
@@ -143,17 +144,14 @@ def _scratch(words):  # type: ignore[no-untyped-def]
 def kernel(data, offsets, kinds, lower, variants, runs, out) -> None:  # type: ignore[no-untyped-def]
     """Fills out (documents, KERNEL_COLUMNS); the columns of other readings than datatrove's only with `variants`, those
     of repeats in succession only with `runs`."""
-    longest, lines = np.int64(1), np.int64(1)
-    for d in range(len(out)):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-        lines = max(lines, np.int64((data[offsets[d] : offsets[d + 1]] == 10).sum() + 1))
-    p = np.empty(longest, np.int32)
+    room = longest(offsets)
+    p = np.empty(room, np.int32)
     # A word takes two bytes at least, with the space after it; the scratch for n-grams grows with the words there are.
-    hashes, ends = np.empty(longest // 2 + 1, np.uint64), np.empty(longest // 2 + 2, np.int32)
+    hashes, ends = np.empty(room // 2 + 1, np.uint64), np.empty(room // 2 + 2, np.int32)
     histogram = np.zeros(LONGEST_COUNTED + 1, np.int64)
     capacity = 4096
     cells, places = _scratch(capacity)
-    size = table_size(lines)
+    size = table_size(most_lines(data, offsets))
     clock, line_clock = np.zeros(1, np.int64), np.zeros(1, np.int32)
     tables = (np.empty(size, np.uint64), np.zeros(size, np.int32), np.empty(size, np.int8), line_clock)
     grams, top = np.zeros((11, 7), np.int64), np.zeros(2, np.int64)
