@@ -1,6 +1,7 @@
 """The shipped recipes: all load, the full ones are the published networks, the tiny ones go their whole way."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,10 @@ from glassbox.model.transformer import Transformer
 from glassbox.recipe.loading import load_recipe
 from glassbox.recipe.network import Network
 from glassbox.recipe.plan import plan_recipe
+from glassbox.recipe.rates import phase_rate
 from glassbox.recipe.schema import Recipe
 from glassbox.recipe.size import parameters
+from glassbox.recipe.training import PretrainStage
 from glassbox.report.page import write_report
 from glassbox.stages import STAGES
 from tests.model.published import EURUX
@@ -79,6 +82,78 @@ def test_full_recipes_are_the_published_networks(system: str) -> None:
         assert sum(read) == pytest.approx(TOKENS[system], rel=1e-4)
 
 
+def rate_at(stage: PretrainStage, tokens: float) -> float:
+    """The learning rate after so many tokens of all phases, of a step that reads next to nothing."""
+    for number, phase in enumerate(stage.phases):
+        if tokens < phase.total_tokens or number == len(stage.phases) - 1:
+            return phase_rate(stage, number, tokens, 1)
+        tokens -= phase.total_tokens
+    raise AssertionError("a stage has phases")
+
+
+def batch_at(stage: PretrainStage, tokens: float) -> int:
+    """Rows of a step after so many tokens."""
+    for phase in stage.phases:
+        if tokens < phase.total_tokens:
+            return next(level.rows for level in phase.levels if tokens < level.last * phase.context)
+        tokens -= phase.total_tokens
+    raise AssertionError("the phases are shorter")
+
+
+T = 1e12
+RATES = {
+    # dots.llm1, section 4.2, with a cosine; MiMo, section 2.3: trillions of tokens -> learning rate
+    "dots": {0.1342: 1.5e-4, 5: 3e-4, 9.99: 3e-4, 10.5: 1.65e-4, 11.001: 3e-5, 11.1: 2e-5, 11.1999: 1e-5, 11.3: 1e-5},
+    "mimo": {
+        0.042: 5.35e-5,
+        10.28: 1.07e-4,
+        12.159: 9.572e-5,
+        14.034: 6.85e-5,
+        15.909: 4.128e-5,
+        17.785: 3e-5,
+        21.784: 3e-5,
+        23.534: 2e-5,
+        23.784: 1e-5,
+    },
+}
+
+
+@pytest.mark.parametrize("system", list(RATES))
+def test_full_recipes_have_the_published_rates(system: str) -> None:
+    stage = load(f"{system}/full").stages["base"]
+    assert isinstance(stage, PretrainStage)
+    for tokens, rate in RATES[system].items():
+        assert rate_at(stage, tokens * T) == pytest.approx(rate, rel=1e-3)
+
+
+def test_olmoe_has_the_published_rates_and_its_annealing_a_fresh_shuffle() -> None:
+    """arXiv:2409.02060, appendix B: warm-up from a tenth, a cosine over 5e12 tokens, its floor, then down to 0."""
+    stage = load("olmoe/full").stages["base"]
+    assert isinstance(stage, PretrainStage)
+    warm, whole, peak = 10_485_760_000, 5e12, 4e-4
+    for tokens in (1e9, 8e9, 2e10, 1e12, 2.5e12, 4.9e12, 5.02e12):
+        cosine = 0.1 * peak + 0.45 * peak * (1 + math.cos(math.pi * (tokens - warm) / (whole - warm)))
+        expected = peak * (0.1 + 0.9 * tokens / warm) if tokens < warm else cosine if tokens < whole else 0.1 * peak
+        assert rate_at(stage, tokens) == pytest.approx(expected, rel=1e-5)
+    start, steps = 1_200_000 * 4_194_304, 23_842
+    for step in (0, 10_000, 23_841):
+        assert rate_at(stage, start + step * 4_194_304) == pytest.approx(4e-5 * (1 - step / steps), rel=1e-6)
+    assert [phase.reshuffle for phase in stage.phases] == [False, False, True]
+    assert sum(phase.total_steps for phase in stage.phases) == 1_223_842
+
+
+def test_batches_grow_where_the_reports_say() -> None:
+    dots, mimo = (load(f"{system}/full").stages["base"] for system in ("dots", "mimo"))
+    assert isinstance(dots, PretrainStage)
+    assert isinstance(mimo, PretrainStage)
+    found = [batch_at(dots, tokens * T) for tokens in (0, 5.9999, 6.0001, 8.2999, 8.3001, 9.9, 10.5, 11.1, 11.3)]
+    assert found == [8192, 8192, 12288, 12288, 16384, 16384, 16384, 16384, 4096]
+    found = [batch_at(mimo, tokens * T) for tokens in (0, 0.084, 0.1679, 0.1681, 10.29, 17, 20, 22, 23.5)]
+    assert found == [64, 1280, 2496, 2560, 2560, 2560, 2560, 640, 640]
+    assert [mimo.network_in(n).attention.rope_base for n in (0, 3, 4, 5)] == [10_000, 10_000, 640_000, 640_000]
+    assert [phase.multi_token_loss for phase in mimo.phases] == [0.3, 0.3, 0.1, 0.1, 0.1, 0.1]
+
+
 def test_eurux_takes_the_released_mixtral_and_no_other_rotary_base() -> None:
     stage = load("eurux/full").stages["base"]
     check(stage, from_config(EURUX, "config.json"))  # type: ignore[arg-type]
@@ -120,9 +195,10 @@ def short(system: str, notes: Path) -> Recipe:
     overrides += ["tokenizer.vocab_size=500", "tokens.held_out=0.2"]
     for name, stage in load(f"{system}/tiny").stages.items():
         if stage.kind == "pretrain":
-            for phase in range(len(stage.phases)):  # type: ignore[attr-defined]
-                overrides += [f"{name}.phases.{phase}.steps=2", f"{name}.phases.{phase}.rows=2"]
-                overrides += [f"{name}.phases.{phase}.context={128 * min(phase + 1, 2)}"]
+            for number, phase in enumerate(stage.phases):  # type: ignore[attr-defined]
+                context = 128 * min(number + 1, 2)
+                length = f"tokens={4 * context}" if phase.tokens else "steps=2"
+                overrides += [f"{name}.phases.{number}.{one}" for one in (length, "rows=2", f"context={context}")]
             overrides += [f"{name}.loop.evaluate_every=0", f"{name}.loop.log_every=1"]
         if stage.kind == "sft":
             overrides += [f"{name}.conversations=60", f"{name}.context=128", f"{name}.rows=4"]

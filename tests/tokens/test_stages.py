@@ -12,6 +12,7 @@ from glassbox.ledger.workspace import Artefact, Inputs, Workspace
 from glassbox.recipe.phases import Phase
 from glassbox.recipe.text import TokenizerStage, TokenizeStage
 from glassbox.tokens import tokenize_stage, tokenizer_stage
+from glassbox.tokens.baselines import bigram_bits_per_byte
 from glassbox.tokens.batches import PretrainData
 from glassbox.tokens.documents import document_batches, share_of, text_bytes
 from glassbox.tokens.shards import TokenFolder, dtype_for
@@ -276,6 +277,13 @@ def test_a_divided_source_has_a_shard_for_each_category_and_one_of_held_out_text
     expected = {row["id"]: row["text"] for row in prose if row["id"] in held}
     assert read_back(folder, tokenizer, "prose", "held_out") == expected
     assert len(read_back(folder, tokenizer, "code", "train")) > 10
+    assert 0 < bigram_bits_per_byte(folder, "prose", 16) < 10
+
+
+def test_a_category_that_cannot_be_a_folder_is_a_clear_error(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenize_stage, "NO_CATEGORY", "no such folder")
+    with pytest.raises(RequestError, match="category name 'no such folder' must be a folder's"):
+        divided(tmp_path, inputs)
 
 
 def test_a_mixture_reads_categories_by_size_and_factor(inputs, tmp_path):

@@ -137,7 +137,7 @@ def _training(
     memory = train_memory(
         network,
         vocab_size,
-        stage.loop.micro_rows * getattr(stage, "context", context),
+        stage.loop.micro_rows * _row_tokens(stage, context),
         stage.loop,
         sizes_for(stage.loop.parallel, count),
         moments=1 if stage.optimizer.name == "rmsprop" else 2,
@@ -197,6 +197,16 @@ def _work(recipe: Recipe, stage: Stage, network: Network, vocab_size: int, conte
     assert isinstance(stage, GrpoStage)
     tokens = stage.steps * stage.prompts * stage.group * stage.sampling.max_new_tokens
     return tokens, (4 + bool(stage.objective.kl)) * forward * tokens, "at most"
+
+
+def _row_tokens(stage: PretrainStage | SftStage | DpoStage | GrpoStage, context: int) -> int:
+    """Tokens of one row of a micro-batch, at most: a window, a question with its reply, or a pair of those."""
+    if isinstance(stage, PretrainStage):
+        return context
+    if isinstance(stage, SftStage):
+        return stage.context
+    reply = min(context, PROBLEM_TOKENS + stage.sampling.max_new_tokens)
+    return 2 * reply if isinstance(stage, DpoStage) else reply
 
 
 def _model(recipe: Recipe, name: str) -> tuple[Network, int, int]:
