@@ -67,23 +67,17 @@ Found = tuple[bool, bool]
 
 def cells(
     config: Needle, loaded: LoadedModel, haystack: "Haystack", seed: int, judge: Callable[[Sequence[Row]], list[Found]]
-) -> list[Cell]:
+) -> Iterator[Cell]:
     """Every length that the model has room for and every depth, judged. The rows follow from the seed alone."""
-    made = []
     for length in config.lengths:
         if length > loaded.context:
             log.warning("no needles at %s tokens: the model's context is %s", f"{length:,}", f"{loaded.context:,}")
             continue
-        rows = [
-            row_of(config, loaded, haystack, length, depth, seed_for(seed, "needle", length, depth, sample))
-            for depth in config.depths
-            for sample in range(config.samples)
-        ]
-        found = iter(judge(rows))
         for depth in config.depths:
-            exact, choice = zip(*islice(found, config.samples), strict=True)
-            made.append(Cell(length, depth, config.samples, sum(exact), sum(choice)))
-    return made
+            seeds = (seed_for(seed, "needle", length, depth, sample) for sample in range(config.samples))
+            found = judge([row_of(config, loaded, haystack, length, depth, one) for one in seeds])
+            exact, choice = zip(*found, strict=True)
+            yield Cell(length, depth, len(found), sum(exact), sum(choice))
 
 
 def judged(loaded: LoadedModel, rows: Sequence[Row]) -> list[Found]:
@@ -168,6 +162,6 @@ def record(config: Needle, found: dict[str, list[Cell]]) -> dict[str, Any]:
     }
 
 
-def find(config: Needle, loaded: LoadedModel, tokens_folder: Path, seed: int) -> list[Cell]:
-    """Hide needles in held-out text and have the model look for them."""
+def find(config: Needle, loaded: LoadedModel, tokens_folder: Path, seed: int) -> Iterator[Cell]:
+    """Hide needles in held-out text and have the model look for them, cell by cell."""
     return cells(config, loaded, Haystack(tokens_folder, loaded), seed, partial(judged, loaded))

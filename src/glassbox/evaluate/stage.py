@@ -76,9 +76,12 @@ def run(config: EvaluateStage, inputs: Inputs, workspace: Workspace) -> None:
             workspace.progress(done, len(models), f"{artefact.name} · bits per byte")
             scores += held_out_scores(config, loaded, artefact, tokens_folder)
         if config.needle and tokens_folder:
-            workspace.progress(done, len(models), f"{artefact.name} · needles")
-            needles[artefact.name] = find(config.needle, loaded, tokens_folder, workspace.seed)
-            shares = found_shares(needles[artefact.name], config.confidence)
+            cells = needles[artefact.name] = []
+            for cell in find(config.needle, loaded, tokens_folder, workspace.seed):
+                cells.append(cell)
+                workspace.progress(done, len(models), f"{artefact.name} · needles at {cell.length:,} tokens")
+                workspace.stop_if_asked()
+            shares = found_shares(cells, config.confidence)
             scores += [Score(artefact.name, metric, *share) for metric, share in shares.items()]
         workspace.stop_if_asked()
     baselines = baseline_scores(tokens_folder, loaded.context) if tokens_folder else {}
