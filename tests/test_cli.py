@@ -109,6 +109,11 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
     rows = json.loads(glassbox("inspect", "tiny", "--step", "3", "--json"))
     assert len(rows) == 4
     assert {row["source"] for row in rows} <= {"notes", "problems"}
+    summary = (run / "base" / "summary.json").read_text()
+    (run / "base" / "summary.json").write_text(summary.replace('"replaced": []', '"replaced": [[3, 4]]'))
+    again = json.loads(glassbox("inspect", "tiny", "--step", "3", "--json"))
+    assert again != rows  # as a run that went back would have read
+    (run / "base" / "summary.json").write_text(summary)
     epochs = json.loads((run / "base" / "summary.json").read_text())["epochs"]
     for row in json.loads(glassbox("plan", str(recipe), "--json"))["reading"]:
         assert row["epochs"] == pytest.approx(epochs[row["source"]], rel=0.05)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassbox.tokens.order import BLOCK, Mixture, permute, round_keys
+from glassbox.tokens.order import BLOCK, Mixture, data_step, permute, round_keys
 
 
 def test_golden_values():
@@ -127,3 +127,13 @@ def test_sources_without_weight_are_never_drawn():
 def test_the_order_of_names_does_not_matter():
     one, other = Mixture({"a": 1, "b": 2}, 500, 1, "p"), Mixture({"b": 2, "a": 1}, 500, 1, "p")
     assert drawn(one, range(50)) == drawn(other, range(50))
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), max_size=4))
+def test_a_replaced_stretch_reads_what_no_other_step_reads(stretches):
+    replaced = [[first, first + length] for first, length in stretches]
+    read = [data_step(step, 30, replaced) for step in range(30)]
+    assert len(set(read)) == 30
+    for step, data in enumerate(read):
+        assert data % 30 == step
+        assert data // 30 == sum(step in range(*stretch) for stretch in replaced)

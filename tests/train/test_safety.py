@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace
 from glassbox.recipe.loop import Safety
 from glassbox.train.checkpoint import Progress
-from glassbox.train.safety import data_step, judge, remember, respond, rewound
+from glassbox.train.safety import judge, remember, respond, rewound
 
 SPIKES = Safety(spike=6.0, window=16)
 
@@ -96,16 +94,6 @@ def test_too_many_of_them_stop_the_run(tmp_path):
     with pytest.raises(GlassboxError, match=r"stopped at step 22 .loss inf, gradient norm 1.0.: more than 2 spikes"):
         respond("not finite", progress, float("inf"), 1.0, settings, workspace)
     assert [event["done"] for event in seen] == ["skip"] * 4 + ["stop"]
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), max_size=4))
-def test_a_replaced_stretch_reads_what_no_other_step_reads(stretches):
-    replaced = [[first, first + length] for first, length in stretches]
-    read = [data_step(step, 30, replaced) for step in range(30)]
-    assert len(set(read)) == 30
-    for step, data in enumerate(read):
-        assert data % 30 == step
-        assert data // 30 == sum(step in range(*stretch) for stretch in replaced)
 
 
 def test_going_back_keeps_what_has_happened_and_replaces_what_was_read():

@@ -1,5 +1,6 @@
 """Commands on recipes and runs: carry out, look at, check."""
 
+import json
 import math
 import os
 import sys
@@ -206,6 +207,7 @@ def inspect(
 ) -> None:
     """What the model read at a step: documents, where they came from, and the text."""
     from glassbox.tokens.batches import PretrainData
+    from glassbox.tokens.order import data_step
 
     folder = runs_.run_folder(run, runs)
     recipe = runs_.read_recipe(folder)
@@ -219,7 +221,8 @@ def inspect(
     data = PretrainData(folder / tokens, settings.phases, made["seed"])
     if step >= data.steps:
         raise RequestError(f"--step {step}: stage '{name}' has {data.steps} steps, counted from 0")
-    rows = data.documents_at(step)
+    summary = json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))
+    rows = data.documents_at(data_step(step, data.steps, summary.get("replaced", [])))
     if as_json:
         print_json([asdict(row) for row in rows])
         return

@@ -10,7 +10,7 @@ number of devices reads the same data, and "what was read at step k" needs no lo
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -90,6 +90,13 @@ def epoch_indices(step: int, rows: int, available: int, seed: int, purpose: str)
     epoch, turn = divmod(step, available // rows)
     keys = round_keys(seed, f"{purpose}/epoch {epoch}")
     return permute(np.arange(turn * rows, (turn + 1) * rows), available, keys)
+
+
+def data_step(step: int, steps: int, replaced: Sequence[Sequence[int]]) -> int:
+    """Which step's data a step of a run of `steps` reads, once [first, end) stretches of steps were gone back from: its
+    own, or, for each of them that it lies in, that of one whole run later. Batches of numbers beyond the last step are
+    data read anew."""
+    return step + steps * sum(first <= step < end for first, end in replaced)
 
 
 class Mixture:

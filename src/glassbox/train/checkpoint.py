@@ -69,7 +69,7 @@ class Progress:
     events: list[int] = field(default_factory=list)
     """Steps of late that were skipped or gone back from."""
     replaced: list[list[int]] = field(default_factory=list)
-    """[first, end) of each stretch of steps that read other data than it first did (`safety.data_step`)."""
+    """[first, end) of each stretch of steps that read other data than it first did (`tokens.order.data_step`)."""
     expert_load: list[list[float]] = field(default_factory=list)
     """Share of the last logged step's tokens that each expert took, (layers, experts); empty for a dense network."""
 

@@ -40,5 +40,6 @@ def finish(
         "flops": progress.flops,
         "held_out": progress.evaluation,
         "expert_load": progress.expert_load,
+        "replaced": progress.replaced,
     }
     write_json(workspace.path("summary.json"), summary | about)

@@ -29,17 +29,17 @@ from glassbox.recipe.network import Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.rates import factor
 from glassbox.recipe.size import train_flops
-from glassbox.tokens.order import Share
+from glassbox.tokens.order import Share, data_step
 from glassbox.train import checkpoint
 from glassbox.train.checkpoint import Describe, Progress, Saver, is_kept
 from glassbox.train.losses import multi_token
 from glassbox.train.optimizer import build_optimizer, set_rates
-from glassbox.train.parallel.pipeline import Score
 from glassbox.train.parallel.place import Placed, clip_gradients, fill, hold_back, place, sum_over_columns
+from glassbox.train.parallel.work import Score
 from glassbox.train.precision import next_scale, set_precision
 from glassbox.train.recompute import all_blocks, recompute_blocks
 from glassbox.train.rows import Rows, has_target, labelled_tokens, real_tokens, to_rows
-from glassbox.train.safety import Response, data_step, judge, remember, respond, rewound
+from glassbox.train.safety import Response, judge, remember, respond, rewound
 from glassbox.train.throughput import peak_flops
 from glassbox.train.trackers import tracking
 from glassbox.train.watch import STACKS, Pace, report_hangs, watchdog

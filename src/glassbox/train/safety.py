@@ -3,7 +3,7 @@
     judge     is the step fine, a spike, or not finite: a pure function of the step and the window before it
     respond   what is done about it, on record; the settings say what, and when it has been enough
     rewound   the state of a run that goes back: what it read since then, it will not read again
-    data_step which step's data a step reads then
+              (`tokens.order.data_step` says what it reads instead)
 
 All state is in `Progress` and every process sees the same numbers, so all of them decide alike, and a resumed run
 decides as an undisturbed one. The measure is that of OLMo-core's skip-step optimizers: deviations above the mean of a
@@ -85,9 +85,3 @@ def diverged(step: int, loss: float, norm: float) -> GlassboxError:
 def rewound(restored: Progress, now: Progress) -> Progress:
     """The state of a run that goes back from the step after `now.step` to the checkpoint it was `restored` from."""
     return replace(restored, replaced=[*now.replaced, [restored.step, now.step + 1]], events=now.events)
-
-
-def data_step(step: int, steps: int, replaced: Sequence[Sequence[int]]) -> int:
-    """Which step's data a step of a run of `steps` reads: its own, or, for each replaced stretch that it lies in, that
-    of one whole run later. Batch functions know numbers beyond the last step as data read anew."""
-    return step + steps * sum(first <= step < end for first, end in replaced)
