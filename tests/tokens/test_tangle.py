@@ -29,7 +29,7 @@ def spell(text: str) -> list[int]:
 
 
 def marks(settings: Tangle) -> Marks:
-    return Marks(END, NAME, END_NAME, SUMMARY, BETWEEN, END_SUMMARY, KNOTS[: settings.knots], spell)
+    return Marks(settings, END, NAME, END_NAME, SUMMARY, BETWEEN, END_SUMMARY, KNOTS[: settings.knots], spell)
 
 
 def published(text, rng, settings: Tangle, knots, quirk=False):
@@ -133,7 +133,7 @@ def test_the_reference_example():
     settings = Tangle(parts=(2,), backtrace=False)
     rng = generator(2857)
     rng.random()  # the choice of a vector
-    row = tangle(np.array([*a, *b, *c]), settings, marks(settings), rng).tolist()
+    row = tangle(np.array([*a, *b, *c]), marks(settings), rng).tolist()
     assert row == [b[0], k0, *a[:5], k0, k1, a[5], END, c[0], k0, k1, b[1]]
 
 
@@ -143,7 +143,7 @@ def test_rows_and_masks_equal_the_published_pseudo_code(settings):
     for case in range(40):
         rng = np.random.default_rng(case)
         row = packed_row(rng, int(rng.integers(1, 120)), int(rng.integers(1, 30)))
-        found = tangle(row, settings, own, generator(case)).tolist()
+        found = tangle(row, own, generator(case)).tolist()
         expected, _ = published(row, generator(case), settings, own.knots)
         assert found == expected
         mask = trained(np.array(found), own).tolist()
@@ -199,7 +199,7 @@ def test_summaries_restore_the_documents(lengths, parts, random_cuts, ordered, s
     documents = [[*rng.integers(TEXT + 1, TEXT + 500, size=length).tolist(), END] for length in lengths]
     # with a last part that is longer than all that is added, nothing of the others is pushed over the end
     row = np.array([token for document in documents for token in document] + [TEXT] * 5_000)
-    found = tangle(row, settings, own, rng)
+    found = tangle(row, own, rng)
     restored = [document for document in unravelled(found.tolist(), own.knots) if TEXT not in document]
     assert len(found) == len(row)
     if random_cuts:

@@ -127,16 +127,16 @@ class PretrainData:
     def batch(self, step: int, share: Share = ALL) -> Batch:
         """The rows of a step that a process reads: (rows, context). A row that is tangled is one document."""
         number, rows = self.locate(step)[0], self.rows(step)
-        phase, marks = self.phases[number], self._marks[number]
-        context = phase.context
+        marks, context = self._marks[number], self.phases[number].context
         places = [(self._shards[source], window * context, context) for source, window in self.windows(step, share)]
         batch = _stack(places, context, self._folder.eos_id)
-        for place, i in enumerate(share.of(len(rows)) if marks else ()):
-            rng = self._tangling(number, rows[i])
-            if rng is not None and phase.tangle is not None and marks is not None:
-                ids = tangle(batch.ids[place], phase.tangle, marks, rng)
-                batch.ids[place], batch.labels[place] = ids, np.where(trained(ids, marks), ids, NO_LABEL)
-                batch.positions[place], batch.documents[place] = np.arange(context), 0
+        if marks is not None:
+            for place, i in enumerate(share.of(len(rows))):
+                rng = self._tangling(number, rows[i])
+                if rng is not None:
+                    batch.ids[place] = ids = tangle(batch.ids[place], marks, rng)
+                    batch.labels[place] = np.where(trained(ids, marks), ids, NO_LABEL)
+                    batch.positions[place], batch.documents[place] = np.arange(context), 0
         return batch
 
     def documents_at(self, step: int) -> list[RowTrace]:

@@ -34,8 +34,9 @@ NAME_LENGTH = 6
 
 @dataclass(frozen=True)
 class Marks:
-    """Ids of what is added to a row, and how names and numbers are written in tokens."""
+    """How a phase tangles its rows: the ids of what is added, and how names and numbers are written in tokens."""
 
+    settings: Tangle
     end: int
     """End of text: the last token of a document."""
     name: int
@@ -57,13 +58,14 @@ class Marks:
 def marks_of(tokenizer: Tokenizer, settings: Tangle) -> Marks:
     """The first reserved tokens: five tags, then knots. Raises RequestError when the tokenizer has too few."""
     name, end_name, summary, between, end_summary, *knots = reserved_ids(tokenizer, settings.tokens)
-    end = special_id(tokenizer, END_OF_TEXT)
-    return Marks(end, name, end_name, summary, between, end_summary, tuple(knots), lambda text: encode(tokenizer, text))
+    tags = (special_id(tokenizer, END_OF_TEXT), name, end_name, summary, between, end_summary)
+    return Marks(settings, *tags, tuple(knots), lambda text: encode(tokenizer, text))
 
 
-def tangle(ids_T: NDArray[np.int64], settings: Tangle, marks: Marks, rng: np.random.Generator) -> NDArray[np.int64]:
+def tangle(ids_T: NDArray[np.int64], marks: Marks, rng: np.random.Generator) -> NDArray[np.int64]:
     """The ids of packed documents, tangled: (T,) -> (T,)."""
-    documents = [_parts(document, settings, marks, rng) for document in _documents(ids_T, marks.end)]
+    settings = marks.settings
+    documents = [_parts(document, marks, rng) for document in _documents(ids_T, marks.end)]
     places = _places([len(parts) for parts in documents], settings.ordered, rng)
     row: list[list[int]] = [[]] * sum(map(len, documents))
     letters = CHARACTERS[rng.integers(len(CHARACTERS), size=(len(row), NAME_LENGTH))] if settings.backtrace else None
@@ -98,12 +100,12 @@ def _documents(ids_T: NDArray[np.int64], end: int) -> Iterator[list[int]]:
         yield ids[start:stop]
 
 
-def _parts(document: list[int], settings: Tangle, marks: Marks, rng: np.random.Generator) -> list[list[int]]:
+def _parts(document: list[int], marks: Marks, rng: np.random.Generator) -> list[list[int]]:
     """A document cut, with its knots."""
-    bounds = [0, *_cuts(len(document), settings, rng), len(document)]
+    bounds = [0, *_cuts(len(document), marks.settings, rng), len(document)]
     parts = [document[start:stop] for start, stop in pairwise(bounds)]
     for c in range(len(parts) - 1):
-        tail, head = _knot(c, settings, marks)
+        tail, head = _knot(c, marks)
         parts[c] += tail
         parts[c + 1][:0] = head
     return parts
@@ -121,9 +123,9 @@ def _cuts(length: int, settings: Tangle, rng: np.random.Generator) -> list[int]:
     return [j * (length // count) for j in range(1, count)]
 
 
-def _knot(c: int, settings: Tangle, marks: Marks) -> tuple[list[int], list[int]]:
+def _knot(c: int, marks: Marks) -> tuple[list[int], list[int]]:
     """What ends part `c` (from 0) and what begins the next."""
-    if not settings.span:
+    if not marks.settings.span:
         return [marks.knots[2 * c]], [marks.knots[2 * c + 1]]
     before_head, after_head, before_tail, after_tail = marks.knots
     tail = [before_tail, *marks.spell(str(c)), after_tail]
