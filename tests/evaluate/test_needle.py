@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from glassbox.errors import RequestError
 from glassbox.evaluate.needle import Cell, Haystack, cells, find, found_shares, record, row_of
@@ -113,6 +113,24 @@ def test_a_row_is_as_long_as_asked_and_its_needle_as_deep(tokens_folder, tokeniz
     assert place == 1 + round(depth * room)
     assert row.prompt[-len(question) :] == question
     assert row.prompt[0] == special_id(tokenizer, END_OF_TEXT)
+
+
+def test_question_and_answer_are_cut_where_a_tokenizer_joins_them(tokens_folder) -> None:
+    joining = Tokenizer(models.BPE())
+    joining.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    joining.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    joining.train_from_iterator([f" is {value}" for value in range(100, 1000)], trainer)
+    joining.add_special_tokens([END_OF_TEXT])
+    reader = loaded(joining)
+    question = "\n\nWhat is the magic number? The magic number is"
+    row = row_of(NEEDLE, reader, Haystack(tokens_folder, reader), 120, 0.5, seed=4)
+    assert decode(joining, row.prompt).endswith(question.removesuffix(" is"))
+    for answer in row.answers:
+        text = question + decode(joining, answer).removeprefix(" is")
+        assert encode(joining, text)[: len(encode(joining, question))] != encode(joining, question)  # joined
+        assert [*row.prompt, *answer][-len(encode(joining, text)) :] == encode(joining, text)
+    assert len(row.prompt) + max(map(len, row.answers)) == 120
 
 
 def test_texts_begin_with_documents_and_go_round(tokens_folder, tokenizer) -> None:
