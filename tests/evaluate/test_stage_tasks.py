@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glassbox.evaluate.in_loop import SCORES, scorer
+from glassbox.evaluate.in_loop import SCORES
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
 from glassbox.ledger.writing import write_lines
 from glassbox.recipe.loop import Loop
@@ -14,11 +14,11 @@ from glassbox.recipe.optimizer import Optimizer
 from glassbox.recipe.phases import Phase
 from glassbox.recipe.tasks import Task, TaskRows
 from glassbox.recipe.training import PretrainStage
+from glassbox.stages import STAGES
 from glassbox.tokens.chat import chat_format
 from glassbox.tokens.documents import Document
 from glassbox.tokens.tokenize_stage import Shards
 from glassbox.tokens.tokenizer import train_tokenizer
-from glassbox.train.pretrain import run
 from tests.tiny import NOUNS, SENTENCES, tiny_problems, write_notes
 
 
@@ -62,7 +62,7 @@ def test_scores_stand_in_the_metrics_and_follow_learning(inputs: Inputs, tmp_pat
     )
     workspace = Workspace(tmp_path / "base", seed=2)
     workspace.folder.mkdir()
-    run(config, inputs, workspace, tasks=scorer)
+    STAGES["pretrain"](config, inputs, workspace)
     found = [row for row in read_metrics(workspace.folder) if "task/order/len_norm" in row]
     assert [row["step"] for row in found] == [20, 40]
     assert found[1]["task/order/len_norm"] >= 0.75, "half would be chance"

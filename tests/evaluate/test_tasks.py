@@ -43,6 +43,15 @@ def test_rows_are_read_from_every_kind_of_file(tmp_path: Path, name: str) -> Non
     assert folder.sha256 == asked.sha256
 
 
+def test_data_sets_of_a_hub_are_streamed(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    write(tmp_path / "train.parquet", ROWS)
+    asked = items_of(Task(name="one", form="cloze", rows=TaskRows(path=f"hf://{tmp_path}", split="train")))
+    assert [item.question.contexts[0] for item in asked.items] == [row["query"] for row in ROWS]
+    with pytest.raises(RequestError, match="cannot be read"):
+        items_of(Task(name="one", form="cloze", rows=TaskRows(path=f"hf://{tmp_path}", split="test")))
+
+
 def test_examples_are_solved_and_never_the_question_itself(tmp_path: Path) -> None:
     where = write(tmp_path / "rows.jsonl", ROWS)
     items = items_of(Task(name="one", form="cloze", rows=where, examples=where, shots=2)).items

@@ -32,8 +32,9 @@ def ahead(make: RowsAt, last: int, device: str) -> Iterator[RowsAt]:
 def in_thread(make: RowsAt, last: int) -> Iterator[RowsAt]:
     """`make` such that asking for a step below `last` begins the next one in a thread: one step ahead, never more.
 
-    Steps may be asked for in any order; one that was not expected is made when it is asked for, in the same thread. What
-    `make(step)` raises is raised when that step is asked for. The end waits for what is being made, and for the thread.
+    Steps may be asked for in any order; one that was not expected is made when it is asked for, in the same thread.
+    What `make(step)` raises is raised when that step is asked for. The end waits for what is being made, and then the
+    thread is gone.
     """
     coming: dict[int, Future[Rows]] = {}
 
