@@ -149,6 +149,15 @@ def test_ramps_start_at_their_tokens_and_every_row_is_read_once(tokens_folder, r
         assert [row for part in parts for row in part] == data.windows(step)
 
 
+@pytest.mark.parametrize("processes", [2, 3, 11])
+def test_processes_read_a_step_between_them(pretraining, processes):
+    for step in (0, 7, 14):  # 8, 4 and 2 rows: some processes have none
+        parts = [pretraining.batch(step, Share(i, processes)) for i in range(processes)]
+        assert max(len(part.ids) for part in parts) - min(len(part.ids) for part in parts) <= 1
+        for name, whole in vars(pretraining.batch(step)).items():
+            assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), whole)
+
+
 def test_growth_by_steps_has_equal_stretches(tokens_folder):
     rows = [{"rows": 2}, {"rows": 8, "after": 480, "by": 2}]
     phase = Phase(name="warm-up", tokens=800, mixture={"code": 1.0}, context=16, rows=rows)

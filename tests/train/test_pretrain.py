@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,26 @@ def test_phases_set_the_weight_of_multi_token_blocks_and_the_rate_of_biases(inpu
     held = trained(inputs, tmp_path / "held", settings=short(network, multi_token_loss=0.0, score_bias_rate=0.0))
     assert not any(bool(router.bias_E.any()) for router in load_model(held / "model").model.routers())
     assert len(json.loads((held / "summary.json").read_text())["expert_load"]) == 2
+
+
+def test_a_source_read_too_often_is_refused_before_training(inputs, tmp_path):
+    settings = config().model_copy(update={"max_epochs": 0.01})
+    with pytest.raises(RequestError, match=r"source 'notes' would be read \d\.\d\d times, more than max_epochs 0.01"):
+        trained(inputs, tmp_path / "base", settings=settings)
+    assert not (tmp_path / "base" / "metrics.jsonl").exists()
+
+
+def test_a_batch_that_grows_and_another_rotary_base_reach_the_last_token(inputs, tmp_path):
+    rows = [{"rows": 2}, {"rows": 6, "after": 640, "by": 2}]
+    phases = (
+        Phase(name="grows", tokens=1000, mixture={"notes": 1}, context=32, rows=rows),
+        Phase(name="long", tokens=700, mixture={"notes": 1}, context=64, rows=3, reshuffle=True, rope_base=5e4),
+    )
+    network = Network(dim=32, layers=2, hidden=32, attention=Attention(heads=4, kv_heads=2))
+    settings = PretrainStage(kind="pretrain", model=network, phases=phases, optimizer=Optimizer(lr=1e-3))
+    settings = settings.model_copy(update={"loop": Loop(log_every=1)})
+    folder = trained(inputs, tmp_path / "base", settings=settings)
+    tokens = [row["tokens"] for row in read_metrics(folder) if "loss" in row]
+    sizes = [late - early for early, late in pairwise([0, *tokens])]
+    assert sizes == [64] * 5 + [128] * 2 + [64] + [192] * 2 + [3 * 64] * 3 + [2 * 64]
+    assert load_model(folder / "model").network.attention.rope_base == 5e4
