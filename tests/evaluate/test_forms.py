@@ -1,5 +1,6 @@
 """Formats against the literal prompts that the reference evaluator makes of rows as the public sets lay them out."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from glassbox.evaluate.forms import FORMS, Question, mmlu_group
 from glassbox.evaluate.tasks import items_of
+from glassbox.ledger.writing import write_lines
 from glassbox.recipe.tasks import ANSWERED, WITH_EXAMPLES, Task, TaskRows
 
 ROWS: dict[str, dict] = {
@@ -169,8 +171,20 @@ def test_questions_are_those_of_the_published_requests(data: Path) -> None:
             assert pair in published
 
 
-def _lines(path: Path) -> list[bytes]:
-    import gzip
+def test_examples_stand_as_in_the_published_requests(data: Path, tmp_path: Path) -> None:
+    requests = [json.loads(line) for line in _lines(data / "arc" / "oe_eval_val_rc_5shot" / "requests.jsonl.gz")]
+    published = {(one["request"]["context"], one["request"]["continuation"]) for one in requests}
+    shown = requests[0]["request"]["context"].split("\n\n")[:5]
+    train = {row["query"]: row for row in map(json.loads, _lines(data / "arc" / "arc_challenge_train.jsonl.gz"))}
+    write_lines(tmp_path / "examples.jsonl", [train[text.partition("\nAnswer:")[0] + "\nAnswer:"] for text in shown])
+    write_lines(tmp_path / "rows.jsonl", [one["doc"] for one in requests])
+    rows, examples = (TaskRows(path=str(tmp_path / f"{name}.jsonl")) for name in ("rows", "examples"))
+    items = items_of(Task(name="arc", form="cloze", rows=rows, examples=examples, shots=5)).items
+    assert len(items) == len(requests)
+    for item in items:
+        assert set(zip(item.question.contexts, item.question.continuations, strict=True)) <= published
 
+
+def _lines(path: Path) -> list[bytes]:
     with gzip.open(path) as lines:
         return [line for line in lines if line.strip()]
