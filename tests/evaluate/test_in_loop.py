@@ -14,6 +14,7 @@ from glassbox.evaluate.in_loop import (
     SCORES,
     chosen,
     continuation_logprobs,
+    cut_left,
     encoded_pair,
     judged,
     score_rows,
@@ -64,7 +65,7 @@ def test_scores_are_those_of_all_logits() -> None:
     words = re.findall(r"\S+", "What is left of 12 apples when Anna eats three and gives two to Ben?")
     pairs = [(" ".join(words[:n]), " " + " ".join(words[n:])) for n in range(1, len(words))]
     pairs += [("Question: " + "How many? " * 30, " 7"), ("A", " yes"), ("A", " no")]
-    encoded = [encoded_pair("one", loaded.tokenizer, *pair, 64) for pair in pairs]
+    encoded = [cut_left("one", *encoded_pair(loaded.tokenizer, *pair), 64) for pair in pairs]
     assert max(len(ids) for ids, _ in encoded) == 64, "one is cut from the left"
     found = continuation_logprobs(Placed([loaded.model]), encoded, 64, micro_rows=2)
     with torch.no_grad():
@@ -73,9 +74,11 @@ def test_scores_are_those_of_all_logits() -> None:
 
 def test_a_continuation_without_room_is_refused_and_an_empty_context_is_an_end_of_text() -> None:
     loaded = tiny_loaded()
-    with pytest.raises(RequestError, match="a continuation takes"):
-        encoded_pair("one", loaded.tokenizer, "A", " one two three", len(encode(loaded.tokenizer, " one two three")))
-    ids, mask = encoded_pair("one", loaded.tokenizer, "", " 1", 9)
+    ids, mask = encoded_pair(loaded.tokenizer, "A B", " one two three")
+    assert cut_left("one", ids, mask, sum(mask) + 1) == (ids[-sum(mask) - 1 :], [False] + [True] * sum(mask))
+    with pytest.raises(RequestError, match="task 'one': a continuation takes"):
+        cut_left("one", ids, mask, sum(mask))
+    ids, mask = encoded_pair(loaded.tokenizer, "", " 1")
     assert ids[0] == loaded.tokenizer.token_to_id("<|endoftext|>")
     assert mask == [False] + [True] * (len(ids) - 1)
 
@@ -136,12 +139,13 @@ def test_a_stage_is_scored_on_what_it_names(tmp_path: Path, caplog: pytest.LogCa
         write_lines(problems / f"{split}.jsonl", [row | {"question": f"{split} {n}?"} for n in range(3)])
     stage = config(
         Task(name="piqa", form="piqa", rows=TaskRows(path=str(tmp_path / "piqa.jsonl"))),
-        Task(name="sums", form="problems", limit=2, shots=1, max_new_tokens=6),
+        Task(name="sums", form="problems", limit=2, shots=1, max_new_tokens=94),
     )
     inputs = Inputs((Artefact("problems", "problems", problems),))
     workspace = Workspace(tmp_path)
     score = scorer(stage, inputs, workspace, loaded.tokenizer, 96)
     found = score(Placed([loaded.model]))
+    assert "task 'sums': 2 texts are cut from the left to 2 tokens" in caplog.text
     assert set(found) == {"task/piqa/len_norm", "task/piqa/bpb", "task/sums/exact_match"}
     assert score(Placed([loaded.model])) == found
     written = json.loads((tmp_path / SCORES).read_text())

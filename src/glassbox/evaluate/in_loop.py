@@ -84,9 +84,10 @@ def multiple_choice(asked: Asked, tokenizer: Tokenizer, context: int, micro_rows
     """Which continuation the model finds most likely, by the metric of the task's form."""
     questions = [item.question for item in asked.items]
     pairs = [pair for one in questions for pair in zip(one.contexts, one.continuations, strict=True)]
-    encoded = [
-        encoded_pair(asked.task.name, tokenizer, before, after, min(LONGEST, context)) for before, after in pairs
-    ]
+    longest = min(LONGEST, context)
+    whole = [encoded_pair(tokenizer, before, after) for before, after in pairs]
+    encoded = [cut_left(asked.task.name, ids, scored, longest) for ids, scored in whole]
+    tell_cuts(asked, sum(len(ids) > longest for ids, _ in whole), longest)
     by_character = asked.form.metric == "len_norm"
 
     def trial(placed: Placed) -> list[Outcome]:
@@ -105,21 +106,27 @@ def chosen(item: Item, sums: Sequence[float], by_character: bool) -> Outcome:
     return Outcome(item, values.index(max(values)) == question.gold, bits)
 
 
-def encoded_pair(task: str, tokenizer: Tokenizer, before: str, after: str, longest: int) -> Encoded:
-    """(ids, which of them are the continuation's): the two tokenised apart, the context cut from the left.
-
-    Raises RequestError for a continuation that leaves no room for a token before it. An empty context is the end of
-    the text before.
-    """
-    context, continuation = encode(tokenizer, before), encode(tokenizer, after)
-    room = longest - len(continuation)
-    if room < 1:
-        raise RequestError(
-            f"task '{task}': a continuation takes {len(continuation)} tokens, but there are {longest} in all; "
-            f"lengthen the phases' context or leave the task out: {after[:60]}"
-        )
-    context = (context or [special_id(tokenizer, END_OF_TEXT)])[-room:]
+def encoded_pair(tokenizer: Tokenizer, before: str, after: str) -> Encoded:
+    """(ids, which of them are the continuation's), tokenised apart. An empty context is the end of the text before."""
+    context = encode(tokenizer, before) or [special_id(tokenizer, END_OF_TEXT)]
+    continuation = encode(tokenizer, after)
     return [*context, *continuation], [False] * len(context) + [True] * len(continuation)
+
+
+def cut_left(task: str, ids: Sequence[int], scored: Sequence[bool], longest: int) -> Encoded:
+    """The last `longest` tokens. Raises RequestError for a continuation that leaves no room for a token before it."""
+    if sum(scored) >= longest:
+        raise RequestError(
+            f"task '{task}': a continuation takes {sum(scored)} tokens, but there are {longest} with its context; "
+            "lengthen the phases' context or leave the task out"
+        )
+    return ids[-longest:], scored[-longest:]
+
+
+def tell_cuts(asked: Asked, cuts: int, longest: int) -> None:
+    """Say in the log how many texts of a task were cut."""
+    if cuts:
+        log.warning("task '%s': %d texts are cut from the left to %d tokens", asked.task.name, cuts, longest)
 
 
 def continuation_logprobs(placed: Placed, encoded: Sequence[Encoded], context: int, micro_rows: int) -> list[float]:
@@ -146,7 +153,9 @@ def written_answers(asked: Asked, tokenizer: Tokenizer, context: int, seed: int)
     if room < 1:
         raise RequestError(f"task '{task.name}' wants {task.max_new_tokens} new tokens, but the context is {context}")
     start = special_id(tokenizer, END_OF_TEXT)
-    prompts = [[start, *encode(tokenizer, item.question.contexts[0])][-room:] for item in asked.items]
+    whole = [[start, *encode(tokenizer, item.question.contexts[0])] for item in asked.items]
+    prompts = [prompt[-room:] for prompt in whole]
+    tell_cuts(asked, sum(len(prompt) > room for prompt in whole), room)
     sampling = Sampling(temperature=0.0, max_new_tokens=task.max_new_tokens)
 
     def trial(placed: Placed) -> list[Outcome]:
