@@ -106,10 +106,35 @@ def _inside(nodes, node, other):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
-    n, count = len(lines), len(nodes)
-    weights = np.zeros(n)
-    ends = np.zeros(n, np.bool_)
-    links = np.zeros(n, np.bool_)
+    weights, ends, links = _paragraphs(text, lines)
+    count = len(nodes)
+    tallies = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count, np.int64)
+    total, linked, chars, rows = tallies
+    dead = np.zeros(count, np.bool_)
+    sums(lines, nodes, weights, dead, total, linked, chars, rows)
+    forum = _mark_dead(nodes, total, linked, dead)
+    sums(lines, nodes, weights, dead, total, linked, chars, rows)
+    root = _root(nodes, total, dead, forum)
+    outside = _outside(nodes, root, dead, tallies)
+    first, last = len(lines), -1
+    for k in range(len(lines)):
+        if outside[lines[k, NODE]]:
+            continue
+        link = lines[k, LINKED] > 0.75 * lines[k, CHARS] and lines[k, CHARS] < 150
+        if link and links[k] and lines[k, KIND] != HEADING:
+            continue
+        keep[k] = True
+        if weights[k] > 0 or (ends[k] and lines[k, LINKED] == 0):
+            first = min(first, k)
+            last = k
+    _trim(lines, first, last, nodes[root, FLAGS] & m.BODY, keep)
+
+
+@numba.njit(nogil=True, cache=True)
+def _paragraphs(text, lines):  # type: ignore[no-untyped-def]
+    """(lines,) what each line weighs, whether it ends a sentence, and whether its paragraph is nearly all links."""
+    n = len(lines)
+    weights, ends, links = np.zeros(n), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     k = 0
     while k < n:
         # Lines that only <br> parts are one paragraph: a line of it that is a link is none of a list of links.
@@ -123,29 +148,35 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
             ends[k] = sentence_end(text, lines[k, START], lines[k, END])
             weights[k] = weight(text, lines[k], ends[k], around)
             k += 1
-    total, linked, chars = np.zeros(count), np.zeros(count), np.zeros(count)
-    rows = np.zeros(count, np.int64)
-    dead = np.zeros(count, np.bool_)
-    sums(lines, nodes, weights, dead, total, linked, chars, rows)
+    return weights, ends, links
+
+
+@numba.njit(nogil=True, cache=True)
+def _mark_dead(nodes, total, linked, dead) -> bool:  # type: ignore[no-untyped-def]
+    """Marks the nodes whose names say that they are something else; whether the page is a forum's."""
     whole = max(total[0], 1.0)
     rest = whole - marked(nodes, total, dead, m.COMMENT)
     forum = False
-    for node in range(1, count):
+    for node in range(1, len(nodes)):
         forum = forum or (nodes[node, FLAGS] & m.FORUM != 0 and total[node] >= 0.5 * whole)
     visible = whole - marked(nodes, total, dead, m.HIDDEN)
     dead[:] = False
-    for node in range(1, count):
+    for node in range(1, len(nodes)):
         flags, tag = nodes[node, FLAGS], nodes[node, ELEMENT]
         share = total[node] / whole
         dead[node] = dead[nodes[node, PARENT]] or (
             flags != 0 and named_otherwise(flags, tag, share, rest, total[node], linked[node], visible, forum)
         )
-    sums(lines, nodes, weights, dead, total, linked, chars, rows)
-    root = _root(nodes, total, dead, forum)
-    inside = np.zeros(count, np.bool_)
+    return forum
+
+
+@numba.njit(nogil=True, cache=True)
+def _outside(nodes, root, dead, tallies):  # type: ignore[no-untyped-def]
+    """(nodes,) what is no part of the content below `root`: dead nodes, and lists that are nearly all links."""
+    total, linked, chars, rows = tallies
+    inside, menu = np.zeros(len(nodes), np.bool_), np.zeros(len(nodes), np.bool_)
     inside[root] = True
-    menu = np.zeros(count, np.bool_)
-    for node in range(root + 1, count):
+    for node in range(root + 1, len(nodes)):
         parent = nodes[node, PARENT]
         inside[node] = inside[parent]
         tag = nodes[node, ELEMENT]
@@ -157,19 +188,16 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
             and linked[node] > 0.6 * chars[node]
             and total[node] < 0.2 * total[root]
         )
-    named = nodes[root, FLAGS] & m.BODY
-    first, last = n, -1
-    for k in range(n):
-        node = lines[k, NODE]
-        if not inside[node] or dead[node] or menu[node]:
-            continue
-        link = lines[k, LINKED] > 0.75 * lines[k, CHARS] and lines[k, CHARS] < 150
-        if link and links[k] and lines[k, KIND] != HEADING:
-            continue
-        keep[k] = True
-        if weights[k] > 0 or (ends[k] and lines[k, LINKED] == 0):
-            first = min(first, k)
-            last = k
+    return ~inside | dead | menu
+
+
+@numba.njit(nogil=True, cache=True)
+def _trim(lines, first, last, named, keep) -> None:  # type: ignore[no-untyped-def]
+    """Lets go of what stands before the first and after the last paragraph, and of headings with nothing below.
+
+    Headings right above the first paragraph stay; where the content was `named` so does all that stands above it.
+    """
+    n = len(lines)
     while (
         first > 0
         and first < n
@@ -181,7 +209,6 @@ def _choose(text, lines, nodes, keep) -> None:  # type: ignore[no-untyped-def]
     for k in range(n):
         if keep[k] and (k < first or k > last) and (not named or k > last):
             keep[k] = False
-    # A heading with nothing below it.
     below = False
     for k in range(n - 1, -1, -1):
         if keep[k]:

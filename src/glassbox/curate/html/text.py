@@ -117,14 +117,50 @@ def _character(point, out, state):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
+def _blank(data, i, out, o, line_start, soft):  # type: ignore[no-untyped-def]
+    """Writes the blank at data[i] inside <pre>; the places after it. In a code table (`soft`) the markup itself is
+    broken into lines and indented: none of that is text."""
+    n, c = len(data), data[i]
+    if c == 13:
+        if i + 1 >= n or data[i + 1] != 10:
+            out[o] = 10
+            o += 1
+        return i + 1, o
+    if not soft or (c != 10 and o != line_start and out[o - 1] != 10):
+        out[o] = c
+        return i + 1, o + 1
+    if o != line_start and out[o - 1] != 10:
+        return i + 1, o
+    k, broken = i, False
+    while k < n and not broken and (data[k] == 32 or (data[k] >= 9 and data[k] <= 13)):
+        broken = data[k] == 10
+        k += 1
+    if broken or k == n or data[k] == 60:
+        return k, o
+    while i < k:
+        out[o] = data[i]
+        o += 1
+        i += 1
+    return i, o
+
+
+@numba.njit(nogil=True, cache=True)
+def _unseen(data, i) -> int:  # type: ignore[no-untyped-def]
+    """Bytes of the fixed blank, soft hyphen, zero-width space or byte-order mark that begins at data[i]; else 0."""
+    left, c = len(data) - i, data[i]
+    if c == 0xC2 and left > 1 and (data[i + 1] == 0xA0 or data[i + 1] == 0xAD):
+        return 2
+    if c == 0xE2 and left > 2 and data[i + 1] == 0x80 and data[i + 2] == 0x8B:
+        return 3
+    return 3 if c == 0xEF and left > 2 and data[i + 1] == 0xBB and data[i + 2] == 0xBF else 0
+
+
+@numba.njit(nogil=True, cache=True)
 def read_text(data, i, out, state, keys, values):  # type: ignore[no-untyped-def]
     """Reads text up to the next <; the first byte is text whatever it is."""
     n = len(data)
     if state[SKIP] >= 0:
-        i += 1
-        while i < n and data[i] != 60:
-            i += 1
-        return i
+        return find_byte(data, i + 1, 60)
     verbatim = state[PRE_DEPTH] >= 0
     soft = state[SOFT]
     o, line_start, space = state[OUT], state[LINE_START], state[SPACE]
@@ -150,47 +186,21 @@ def read_text(data, i, out, state, keys, values):  # type: ignore[no-untyped-def
                 continue
         if c <= 32:
             if c == 32 or (c >= 9 and c <= 13):
-                if not verbatim:
-                    space = 1
-                elif c == 13:
-                    if i + 1 >= n or data[i + 1] != 10:
-                        out[o] = 10
-                        o += 1
-                elif soft and (o == line_start or out[o - 1] == 10):
-                    # Markup of a code table is itself broken into lines and indented.
-                    k = i
-                    while k < n and (data[k] == 32 or (data[k] >= 9 and data[k] <= 13)):
-                        broken = data[k] == 10
-                        k += 1
-                        if broken:
-                            break
-                    if broken or k == n or data[k] == 60:
-                        i = k
-                        continue
-                    while i < k:
-                        out[o] = data[i]
-                        o += 1
-                        i += 1
+                if verbatim:
+                    i, o = _blank(data, i, out, o, line_start, soft)
                     continue
-                elif soft and c == 10:
-                    pass
-                else:
-                    out[o] = c
-                    o += 1
+                space = 1
             i += 1
             continue
-        if c == 0xC2 and i + 1 < n and (data[i + 1] == 0xA0 or data[i + 1] == 0xAD):
-            if data[i + 1] == 0xA0:
-                out[o] = 32
-                o += 1
-                space = 0
-            i += 2
-            continue
-        if (c == 0xE2 and i + 2 < n and data[i + 1] == 0x80 and data[i + 2] == 0x8B) or (
-            c == 0xEF and i + 2 < n and data[i + 1] == 0xBB and data[i + 2] == 0xBF
-        ):
-            i += 3
-            continue
+        if c >= 0xC2:
+            width = _unseen(data, i)
+            if width:
+                if c == 0xC2 and data[i + 1] == 0xA0:
+                    out[o] = 32
+                    o += 1
+                    space = 0
+                i += width
+                continue
         if space:
             if o > line_start:
                 out[o] = 32

@@ -138,6 +138,45 @@ def _close(first, last, barrier_a, barrier_b, barrier_c, stack, counts, out, lin
 
 
 @numba.njit(nogil=True, cache=True)
+def _imply_end(tag, stack, counts, out, lines, state) -> None:  # type: ignore[no-untyped-def]
+    """Closes the elements that the start of a block ends: the item before, the cell, the paragraph."""
+    if tag == _LI:
+        _close(_LI, _LI, _UL, _OL, _TABLE, stack, counts, out, lines, state)
+    elif tag in (_DT, _DD):
+        _close(min(_DT, _DD), max(_DT, _DD), _DL, _TABLE, _TABLE, stack, counts, out, lines, state)
+    elif tag in (_TD, _TH):
+        _close(min(_TD, _TH), max(_TD, _TH), _TR, _TABLE, _TABLE, stack, counts, out, lines, state)
+    elif tag == _TR:
+        _close(_TR, _TR, _TABLE, _TABLE, _TABLE, stack, counts, out, lines, state)
+    elif tag >= _THEAD and tag <= _TFOOT:
+        _close(_THEAD, _TFOOT, _TABLE, _TABLE, _TABLE, stack, counts, out, lines, state)
+    elif counts[_P]:
+        _close(_P, _P, _TD, _TABLE, _TH, stack, counts, out, lines, state)
+
+
+@numba.njit(nogil=True, cache=True)
+def _number(tag, parent, entry, state) -> None:  # type: ignore[no-untyped-def]
+    """The row, cell or item that an element begins, in its entry of the stack and in the state."""
+    if tag == _DD:
+        state[BREAK_NOW] = 1
+    elif tag == _TABLE:
+        entry[STACK_ROW] = entry[STACK_CELL] = -1
+    elif tag == _TR:
+        state[ROWS] += 1
+        entry[STACK_ROW] = state[ROWS]
+        entry[STACK_CELL] = -1
+    elif tag in (_TD, _TH):
+        state[CELL_SERIAL] += 1
+        entry[STACK_CELL] = state[CELL_SERIAL]
+    elif tag == _LI:
+        number = 0
+        if parent[STACK_TAG] == _OL:
+            parent[STACK_COUNT] += 1
+            number = parent[STACK_COUNT]
+        state[ITEM_NOW] = number
+
+
+@numba.njit(nogil=True, cache=True)
 def start_tag(tag, kind, flags, following, stack, counts, out, lines, nodes, state):  # type: ignore[no-untyped-def]
     if tag == _A:
         if state[SKIP] < 0:
@@ -157,18 +196,7 @@ def start_tag(tag, kind, flags, following, stack, counts, out, lines, nodes, sta
         return
     block = kind & _BLOCK
     if block:
-        if tag == _LI:
-            _close(_LI, _LI, _UL, _OL, _TABLE, stack, counts, out, lines, state)
-        elif tag in (_DT, _DD):
-            _close(min(_DT, _DD), max(_DT, _DD), _DL, _TABLE, _TABLE, stack, counts, out, lines, state)
-        elif tag in (_TD, _TH):
-            _close(min(_TD, _TH), max(_TD, _TH), _TR, _TABLE, _TABLE, stack, counts, out, lines, state)
-        elif tag == _TR:
-            _close(_TR, _TR, _TABLE, _TABLE, _TABLE, stack, counts, out, lines, state)
-        elif tag >= _THEAD and tag <= _TFOOT:
-            _close(_THEAD, _TFOOT, _TABLE, _TABLE, _TABLE, stack, counts, out, lines, state)
-        elif counts[_P]:
-            _close(_P, _P, _TD, _TABLE, _TH, stack, counts, out, lines, state)
+        _imply_end(tag, stack, counts, out, lines, state)
         if state[SKIP] < 0:
             end_line(stack, counts, out, lines, state)
             state[BREAK_NOW] = 0
@@ -184,39 +212,18 @@ def start_tag(tag, kind, flags, following, stack, counts, out, lines, nodes, sta
     state[DEPTH] = depth + 1
     if state[SKIP] >= 0:
         return
+    # A formula's MathML is often hidden beside its picture, and is what is wanted.
     inline_hidden = not block and flags & m.HIDDEN and tag != _MATH
     drawn = flags & m.DRAWN or (flags & m.DRAWN_SPAN and not block)
     gutter = flags & m.GUTTER and tag != _PRE and tag != _CODE and tag != _BODY and tag != _TABLE
     if kind & _SKIP or drawn or gutter or inline_hidden:
-        # A formula's MathML is often hidden beside its picture, and is what is wanted.
         state[SKIP], state[UNSEEN] = depth, inline_hidden != 0
         return
-    if tag == _DD:
-        state[BREAK_NOW] = 1
-    if tag == _TABLE:
-        entry[STACK_ROW] = entry[STACK_CELL] = -1
-    elif tag == _TR:
-        state[ROWS] += 1
-        entry[STACK_ROW] = state[ROWS]
-        entry[STACK_CELL] = -1
-    elif tag in (_TD, _TH):
-        state[CELL_SERIAL] += 1
-        entry[STACK_CELL] = state[CELL_SERIAL]
-    elif tag == _LI:
-        number = 0
-        if stack[depth - 1, STACK_TAG] == _OL:
-            stack[depth - 1, STACK_COUNT] += 1
-            number = stack[depth - 1, STACK_COUNT]
-        state[ITEM_NOW] = number
-    if block and state[NODES] < len(nodes) and tag != _P:
+    _number(tag, parent, entry, state)
+    if block and state[NODES] < len(nodes) and (tag != _P or flags):
         node = nodes[state[NODES]]
         node[PARENT], node[ELEMENT], node[FIRST] = parent[STACK_NODE], tag, state[LINES]
         node[FLAGS] = flags & m.FORUM if tag in (_BODY, _HTML) else flags
-        entry[STACK_NODE] = state[NODES]
-        state[NODES] += 1
-    elif block and state[NODES] < len(nodes) and flags:
-        node = nodes[state[NODES]]
-        node[PARENT], node[ELEMENT], node[FIRST], node[FLAGS] = parent[STACK_NODE], tag, state[LINES], flags
         entry[STACK_NODE] = state[NODES]
         state[NODES] += 1
     if tag == _SUP and state[OUT] > state[LINE_START] and not state[SPACE] and state[PRE_DEPTH] < 0:

@@ -53,6 +53,30 @@ def _letters(p, first, last, lower, fold) -> np.uint64:  # type: ignore[no-untyp
 
 
 @numba.njit(nogil=True, cache=True)
+def _ends_sentence(p, i, n, kinds) -> bool:  # type: ignore[no-untyped-def]
+    """Whether p[i] is of SENTENCE and ends one: a full stop inside a number or a name does not; a Chinese sentence
+    follows without a space."""
+    if index_of(_SENTENCE, p[i]) < 0:
+        return False
+    after = p[i + 1] if i + 1 < n else 32
+    return bool(p[i] > 0x2FFF or (not kinds[after] & ALPHANUMERIC and index_of(_SENTENCE, after) < 0))
+
+
+@numba.njit(nogil=True, cache=True)
+def _spaced(p, i) -> bool:  # type: ignore[no-untyped-def]
+    """Whether the full stop at p[i] is the third of ". . ."."""
+    return bool(p[i - 1] == 32 and p[i - 2] == 46 and p[i - 3] == 32 and p[i - 4] == 46)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bits(seen, first) -> int:  # type: ignore[no-untyped-def]
+    count = 0
+    for k in range(len(_STOP_POINTS)):
+        count += seen >> (first + k) & 1
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
 def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) -> int:  # type: ignore[no-untyped-def]
     """Fills WORD_COLUMNS, the words' hashes and the letters before each word; returns how many words there are."""
     words = letters = hash_signs = ellipses = alphabetic = alphanumeric = sentences = curly = clean = symbols = 0
@@ -97,7 +121,7 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
                 if c == 46:
                     if dots == 3:
                         ellipses, dots = ellipses + 1, 0
-                    if i >= spaced_from + 4 and p[i - 1] == 32 and p[i - 2] == 46 and p[i - 3] == 32 and p[i - 4] == 46:
+                    if i >= spaced_from + 4 and _spaced(p, i):
                         spaced_dots, spaced_from = spaced_dots + 1, i + 1
                 elif c == 0x2026:
                     ellipses += 1
@@ -107,10 +131,8 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
                     symbol = True
                 elif c == 123:
                     curly += 1
-                if kind & TERMINAL and index_of(_SENTENCE, c) >= 0:
-                    # A full stop inside a number or a name ends nothing; Chinese sentences follow without a space.
-                    after = p[i + 1] if i + 1 < n else 32
-                    sentences += c > 0x2FFF or (not kinds[after] & ALPHANUMERIC and index_of(_SENTENCE, after) < 0)
+                if kind & TERMINAL:
+                    sentences += _ends_sentence(p, i, n, kinds)
             i += 1
             if i == n:
                 break
@@ -136,13 +158,9 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
             long_words = max(long_words, min(i - start, LONGEST_COUNTED))
     if clause:
         clauses, clause_letters = clauses + 1, clause_letters + clause
-    stop_words = stop_points = 0
-    for k in range(len(_STOP_POINTS)):
-        stop_words += seen >> k & 1
-        stop_points += seen >> (16 + k) & 1
     row[0], row[1], row[2] = n, words, share(letters, words)
     row[3], row[4], row[5] = share(hash_signs, words), share(ellipses, words), share(alphabetic, words)
-    row[6], row[7], row[8], row[9] = stop_words, stop_points, share(alphanumeric, n), sentences
+    row[6], row[7], row[8], row[9] = _bits(seen, 0), _bits(seen, 16), share(alphanumeric, n), sentences
     row[10], row[11], row[12], row[13] = curly, clean, share(clause_letters, clauses), share(ideographs, n)
     if variants:
         row[14], row[15] = share(symbols, words), _median(histogram, words, long_words)
