@@ -42,7 +42,7 @@ class FakeRun:
 
     def log(self, values):
         if values["step"] == self.fails_at:
-            raise ConnectionError("network is unreachable")
+            raise ConnectionError("network is\n unreachable")
         self.rows.append(values)
 
 

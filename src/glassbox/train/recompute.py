@@ -13,7 +13,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from glassbox.model.transformer import Transformer
 
-KEPT = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", "flex_attention", "glassbox::")
+KEPT = (
+    *("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_mm", "aten::_scaled_dot_product"),
+    *("flex_attention", "glassbox::"),
+)
 """Beginnings of the names of operators whose outputs selective recomputation keeps: products, attention, experts."""
 
 

@@ -72,7 +72,8 @@ class Trackers:
         self.open = {}
 
     def _dropped(self, name: str, error: Exception) -> None:
-        self.workspace.event("tracker failed", tracker=name, error=f"{type(error).__name__}: {error}")
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        self.workspace.event("tracker failed", tracker=name, error=message)
 
 
 def _attempt(action: Callable[[], object], ended: list[Exception | None]) -> None:
@@ -107,7 +108,7 @@ def _wandb(folder: Path, step: int) -> Tracker:
         name=f"{folder.parent.name}/{folder.name}",
         resume="allow",
         dir=str(folder),
-        settings=wandb.Settings(init_timeout=PATIENCE, login_timeout=PATIENCE),
+        settings=wandb.Settings(init_timeout=PATIENCE, login_timeout=PATIENCE, silent=True, console="off"),
     )
     run.define_metric("*", step_metric="step")  # its own count never goes back, a training that rewinds does
     return Tracker(lambda values, at: run.log({**values, "step": at}), run.finish)

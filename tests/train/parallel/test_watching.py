@@ -1,7 +1,9 @@
-"""Several processes: numbers that are not finite on one of them, a slow one, one that hangs; RMSProp over shards."""
+"""Several processes: numbers that are not finite on one of them, a slow one, one that hangs; RMSProp and float8 over
+shards."""
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 import torch
 from torch.multiprocessing import ProcessExitedException
 
-from glassbox.ledger.workspace import Workspace
+import glassbox.train.precision as precision
+from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.loop import Loop
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.tokens.order import ALL, Share
 from glassbox.train import checkpoint
+from glassbox.train.float8 import compute_in_float8
 from glassbox.train.loop import fit, steady
 from tests.train.conftest import build, counting_rows
 from tests.train.parallel.ranks import run_ranks
@@ -71,7 +75,16 @@ POLICIES = {
 }
 
 
+def in_float8(folder: Path) -> None:
+    """A run whose products are emulated float8."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "refusal", lambda device: None)
+        patch.setattr(precision, "compute_in_float8", partial(compute_in_float8, emulate=True))
+        run(folder, tainted(None), Optimizer(lr=0.01), precision="float8", micro_rows=3)
+
+
 def all_policies(folder: Path) -> None:
+    in_float8(folder / "float8")
     for name, (safety, optimizer, batch_at) in POLICIES.items():
         events = run(folder / name, batch_at, optimizer, safety=safety)
         if torch.distributed.get_rank() == 0:
@@ -91,6 +104,9 @@ def test_two_processes_decide_alike_and_name_the_slow_one(tmp_path):
         theirs = final(tmp_path / name)
         for tensor, value in final(tmp_path / "alone" / name).items():
             torch.testing.assert_close(theirs[tensor], value, atol=2e-5, rtol=1e-4, msg=f"{name} {tensor}")
+    in_float8(tmp_path / "alone" / "float8")
+    losses = [[row["loss"] for row in read_metrics(folder / "float8")] for folder in (tmp_path, tmp_path / "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     (event,) = events["slow"]
     assert (event["what"], event["rank"], event["step"]) == ("slow process", 1, 4)
     assert event["host"]
