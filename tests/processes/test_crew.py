@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from glassbox import cli
 from glassbox.ledger.record import read_records
 from glassbox.ledger.workspace import read_metrics
 from tests.processes.toy import RECIPE
@@ -79,3 +80,15 @@ def test_a_signal_stops_all_of_them(folder: Path) -> None:
     assert err.count("stopped on request") == 1
     assert err.count("\n") == 2
     assert events("base") == ["started", "interrupted"]
+
+
+def test_a_plan_that_does_not_fit_is_found_before_anything_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["glassbox", "run", "toy.yaml", "--nproc", "2", "base.loop.parallel.replicate=4"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("glassbox: stage 'base': loop.parallel wants replicate 4")
+    assert not (folder / "runs/toy/recipe.yaml").exists()

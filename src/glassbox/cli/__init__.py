@@ -1,7 +1,7 @@
 """The command line: parses, calls, prints. What each command does is in the room it calls.
 
-`runs.py` has the commands on recipes and runs, `corpus.py` those on documents, `models.py` those on models and
-`recipes.py` those on recipe files; `COMMANDS` is the list that `glassbox --help` shows.
+`runs.py` has the commands on recipes and runs, `launch.py` the one for clusters, `corpus.py` those on documents,
+`models.py` those on models and `recipes.py` those on recipe files; `COMMANDS` is the list that `glassbox --help` shows.
 """
 
 import os
@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from glassbox import __version__
-from glassbox.cli import corpus, models, recipes, runs
+from glassbox.cli import corpus, launch, models, recipes, runs
 from glassbox.console import err, out
 from glassbox.errors import GlassboxError
 
 COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("run", runs.run),
+    ("launch", launch.launch),
     ("status", runs.status),
     ("verify", runs.verify),
     ("prune", runs.prune),
