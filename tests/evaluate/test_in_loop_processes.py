@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from glassbox.evaluate.in_loop import continuation_logprobs, written_answers
-from glassbox.evaluate.tasks import items_of
+from glassbox.evaluate.in_loop import continuation_logprobs, scorer
+from glassbox.ledger.workspace import Inputs, Workspace
 from glassbox.ledger.writing import write_lines
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.loop import Parallel
 from glassbox.recipe.tasks import Task, TaskRows
 from glassbox.tokens.pack import Encoded
 from glassbox.train.parallel.place import Placed, place
+from tests.evaluate.test_in_loop import config
 from tests.tiny import tiny_loaded
 from tests.train.parallel.ranks import run_ranks
 
@@ -46,9 +47,10 @@ def on_each_process(problems: Path) -> None:
             found = continuation_logprobs(placed, sequences(count), CONTEXT, 2)
             assert found == pytest.approx(expected, rel=1e-5), f"{plan} with {count} rows"
             placed.settle()
-    asked = items_of(Task(name="sums", form="problems", rows=TaskRows(path=str(problems)), max_new_tokens=4))
-    assert written_answers(asked, tiny_loaded(CONTEXT).tokenizer, CONTEXT, 1)(placed) == []
+    stage = config(Task(name="sums", form="problems", rows=TaskRows(path=str(problems)), max_new_tokens=4))
+    score = scorer(stage, Inputs(), Workspace(problems.parent), tiny_loaded(CONTEXT).tokenizer, CONTEXT)
     assert "task 'sums' is left out" in handler.buffer[-1].getMessage()
+    assert score(placed) == {}
 
 
 def test_processes_score_together_what_one_scores(tmp_path: Path) -> None:

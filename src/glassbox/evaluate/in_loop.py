@@ -30,6 +30,7 @@ from glassbox.tokens.pack import Encoded, pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, encode, special_id
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.parallel.place import Placed
+from glassbox.train.parallel.ranks import world
 from glassbox.train.pretrain import Scorer
 
 log = logging.getLogger("glassbox")
@@ -54,7 +55,7 @@ class Outcome:
 
 
 Trial = Callable[[Placed], list[Outcome]]
-"""Puts a task to a model; nothing comes of one that cannot be put to it."""
+"""Puts a task to a model."""
 
 
 def scorer(config: PretrainStage, inputs: Inputs, workspace: Workspace, tokenizer: Tokenizer, context: int) -> Scorer:
@@ -65,6 +66,10 @@ def scorer(config: PretrainStage, inputs: Inputs, workspace: Workspace, tokenize
     """
     trials: list[tuple[Asked, Trial]] = []
     for task in config.tasks:
+        if task.answered and world() > 1:
+            if workspace.rank == 0:
+                log.warning("task '%s' is left out: no process holds the whole network to decode with", task.name)
+            continue
         asked = items_of(task, inputs.maybe("problems"))
         if task.answered:
             trials.append((asked, written_answers(asked, tokenizer, context, workspace.seed)))
@@ -159,9 +164,6 @@ def written_answers(asked: Asked, tokenizer: Tokenizer, context: int, seed: int)
     sampling = Sampling(temperature=0.0, max_new_tokens=task.max_new_tokens)
 
     def trial(placed: Placed) -> list[Outcome]:
-        if placed.ranks.world > 1:
-            log.warning("task '%s' is left out: no process holds the whole network to decode with", task.name)
-            return []
         model = placed.model
         loaded = LoadedModel(model, model.network, model.vocab_size, context, tokenizer)
         replies = sample_replies(loaded, prompts, sampling, key=(seed, "task", task.name))
@@ -180,7 +182,7 @@ def judged(item: Item, reply: str) -> Outcome:
 def score_rows(asked: Asked, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """A task's scores, over all items and by group: value, interval, and the protocol."""
     rows = []
-    for group in sorted({"", *(outcome.item.group for outcome in outcomes)} if outcomes else ()):
+    for group in sorted({"", *(outcome.item.group for outcome in outcomes)}):
         part = [outcome for outcome in outcomes if group in ("", outcome.item.group)]
         protocol = {
             "task": f"{asked.task.name}_{group}" if group else asked.task.name,
