@@ -1,10 +1,12 @@
 """What happened in a stage stands on its page, newest first, and only what belongs to it as it is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glassbox.cli.runs import status
 from glassbox.ledger.workspace import Inputs, Workspace
 from tests.report import conftest
 from tests.report.conftest import FUNCTIONS, build_run
@@ -32,3 +34,13 @@ def test_only_those_of_the_stage_as_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     run = build_run(tmp_path / "run", "base", {"pretrain": eventful})
     monkeypatch.setattr(conftest, "RECIPE", conftest.RECIPE.replace("lr: 0.003", "lr: 0.004"))
     assert "Events" not in page_of(build_run(run, "base")).one("section", id="training")
+
+
+def test_status_counts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_run(tmp_path / "run", "base", {"pretrain": eventful})
+    status("run", tmp_path, as_json=True)
+    rows = {row["stage"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["base"]["events"] == {"spike": 1, "slow process": 1}
+    assert rows["tokens"]["events"] == {}
+    status("run", tmp_path)
+    assert "1 x spike" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -15,6 +16,7 @@ from glassbox.cli.arguments import AsJson, Overrides, RecipeFile, RunName, Runs,
 from glassbox.console import err, out, print_json, print_rows, stop_on_signal, watching
 from glassbox.errors import IntegrityError, RequestError
 from glassbox.ledger import run as runs_
+from glassbox.ledger.record import incidents, read_records
 from glassbox.ledger.runner import Selection, due_stages, execute
 from glassbox.processes import taking_part
 from glassbox.processes.host import PATIENCE, start
@@ -117,20 +119,28 @@ def _deadline(hours: float | None, since: float) -> float:
 
 
 def status(run: RunName, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Where each stage of a run stands, what it took, and whether the code has changed since."""
+    """Where each stage of a run stands, what it took, what happened in it, and whether the code has changed since."""
     folder = runs_.run_folder(run, runs)
     rows: list[tuple[Any, ...]] = []
-    working = runs_.is_locked(folder)
+    working, records = runs_.is_locked(folder), read_records(folder)
     for state in runs_.stage_states(folder, runs_.read_recipe(folder)):
         name = "running" if working and state.state == "interrupted" else state.state
         used = runs_.read_attempt(folder / state.name)
-        rows.append((state.name, name, used.get("seconds"), used.get("peak_memory_bytes"), state.drift))
-    columns: tuple[str, ...] = ("stage", "state", "seconds", "peak_memory_bytes", "drift")
+        events = Counter(record["what"] for record in incidents(records, state.name, state.fingerprint))
+        rows.append((state.name, name, used.get("seconds"), used.get("peak_memory_bytes"), dict(events), state.drift))
+    columns: tuple[str, ...] = ("stage", "state", "seconds", "peak_memory_bytes", "events", "drift")
     if not as_json:
-        columns = ("stage", "state", "time", "peak memory", "drift")
+        columns = ("stage", "state", "time", "peak memory", "events", "drift")
         rows = [
-            (stage, state, duration(seconds) if seconds else "", size(peak) if peak else "", "other code" * drift)
-            for stage, state, seconds, peak, drift in rows
+            (
+                stage,
+                state,
+                duration(seconds) if seconds else "",
+                size(peak) if peak else "",
+                ", ".join(f"{count} x {what}" for what, count in events.items()),
+                "other code" * drift,
+            )
+            for stage, state, seconds, peak, events, drift in rows
         ]
     print_rows(columns, rows, as_json)
 

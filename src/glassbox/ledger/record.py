@@ -32,6 +32,13 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     return _read(run / LEDGER)[0]
 
 
+def incidents(records: list[dict[str, Any]], stage: str, fingerprint: str) -> list[dict[str, Any]]:
+    """What happened in a stage, and did not end it, since it was first started with the settings of a fingerprint."""
+    own = [record for record in records if record.get("stage") == stage]
+    starts = (i for i, record in enumerate(own) if record.get("fingerprint") == fingerprint)
+    return [record for record in own[next(starts, 0) :] if record.get("event") == "incident"]
+
+
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The records and the number of bytes they take; what follows them is a line that a kill tore off."""
     records: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from glassbox.ledger.record import incidents
 from glassbox.report.artefacts import RunFacts, StageFacts
 from glassbox.report.format import count, excerpt, instant, number
 from glassbox.report.tables import Table
@@ -13,11 +14,9 @@ LONGEST = 200
 """Characters of a detail."""
 
 
-def incidents(facts: RunFacts, stage: StageFacts) -> Table | None:
+def event_table(facts: RunFacts, stage: StageFacts) -> Table | None:
     """The stage's events since it was first started with its settings as they are, newest first; None without any."""
-    records = [record for record in facts.records if record.get("stage") == stage.name]
-    starts = (i for i, record in enumerate(records) if record.get("fingerprint") == stage.fingerprint)
-    found = [record for record in records[next(starts, 0) :] if record.get("event") == "incident"]
+    found = incidents(facts.records, stage.name, stage.fingerprint)
     if not found:
         return None
     return Table(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from glassbox.recipe.training import PretrainStage
 from glassbox.report.artefacts import RunFacts, StageFacts, as_dict
 from glassbox.report.charts import Line, Point, heat_map, line_chart
-from glassbox.report.events import incidents
+from glassbox.report.events import event_table
 from glassbox.report.format import count, duration, is_number, number
 from glassbox.report.tables import Table
 from glassbox.report.tasks import task_scores
@@ -127,7 +127,7 @@ def training(facts: RunFacts, stage: StageFacts) -> Training | None:
         others=others,
         experts=_experts(facts, stage, summary),
         tasks=task_scores(facts, stage),
-        events=incidents(facts, stage),
+        events=event_table(facts, stage),
         aside=_aside(broken),
     )
 
