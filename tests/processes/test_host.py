@@ -27,10 +27,10 @@ def test_all_processes_are_told_where_they_stand(tmp_path: Path) -> None:
     assert [(tmp_path / str(rank)).read_text().split()[5] == "-" for rank in range(3)] == [False, True, True]
 
 
-@pytest.mark.parametrize("wanted", [1, 2, 3, 130])
-def test_an_exit_code_that_stands_is_passed_on(wanted: int) -> None:
+@pytest.mark.parametrize(("given", "wanted"), [(host.FAILED, 1), (2, 2), (3, 3), (130, 130)])
+def test_an_exit_code_that_stands_is_passed_on(given: int, wanted: int) -> None:
     said: list[str] = []
-    assert host.start(code(f"sys.exit({wanted} if rank == '1' else 70)"), 2, 3, said.append) == wanted
+    assert host.start(code(f"sys.exit({given} if rank == '1' else 70)"), 2, 3, said.append) == wanted
     assert said == []
 
 
@@ -51,9 +51,10 @@ sys.exit(0 if len(log.read_text()) == 3 else 70)
     ]
 
 
-def test_restarts_come_to_an_end() -> None:
+@pytest.mark.parametrize("given", [1, 70])
+def test_restarts_come_to_an_end(given: int) -> None:
     said: list[str] = []
-    assert host.start(code("sys.exit(70)"), 2, 1, said.append) == 1
+    assert host.start(code(f"sys.exit({given})"), 2, 1, said.append) == 1
     assert said == ["starting again from the last checkpoint (1 of 1)"]
 
 

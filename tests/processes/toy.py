@@ -1,6 +1,7 @@
 """The command line with stages that do next to nothing: `python toy.py run RECIPE ...`, alone or in several processes.
 
-What the stage of all processes does is in TOY: a JSON object {"do": "sum" | "raise" | "kill" | "wait", "rank": who}.
+What the stage of all processes does is in TOY, a JSON object: {"do": "sum" | "raise" | "kill" | "wait", "rank": who,
+"code": with which exit code}.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from typing import Any
 
 from glassbox import cli, stages
-from glassbox.errors import Interrupted, RequestError
+from glassbox.errors import GlassboxError, Interrupted, RequestError
 from glassbox.ledger.workspace import Inputs, Workspace
 
 RECIPE = """\
@@ -51,7 +52,7 @@ def run(config: Any, inputs: Inputs, workspace: Workspace) -> None:
         if values[1]:
             raise Interrupted("stopped on request")
         if task["do"] == "raise" and mine and step == 2:
-            raise RequestError("the toy is broken")
+            raise (RequestError if task["code"] == 2 else GlassboxError)("the toy is broken")
         if task["do"] == "kill" and mine and step == 2 and not workspace.path("killed").exists():
             workspace.path("killed").touch()
             workspace.path("checkpoints", "step-1").mkdir(parents=True)

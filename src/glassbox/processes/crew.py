@@ -25,7 +25,7 @@ import torch.distributed as dist
 from glassbox.errors import GlassboxError, IntegrityError, Interrupted, Lost, RequestError
 from glassbox.ledger.runner import StageFunction
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace
-from glassbox.processes.host import LAUNCHER, LISTENER, SINCE
+from glassbox.processes.host import FAILED, LAUNCHER, LISTENER, SINCE
 from glassbox.recipe.base import Stage
 from glassbox.recipe.schema import KINDS
 from glassbox.train.parallel.ranks import open_group
@@ -68,6 +68,10 @@ class Crew:
     """The process that started this one, if it was `host.py`."""
     orders: int = 0
     """Stages done together so far."""
+
+    def exit_code(self, code: int) -> int:
+        """What this process ends with where the run ends with `code`."""
+        return FAILED if self.launcher and code == GlassboxError.exit_code else code
 
     def left_alone(self) -> bool:
         """Whether the process that started this one is gone: then it stops as if asked."""
@@ -160,7 +164,7 @@ class Crew:
                 continue
             if not over.wait(GRACE if self.rank == 0 or failure.code == Interrupted.exit_code else LOOK):
                 store.add("left", 1)
-                os._exit(failure.code)
+                os._exit(self.exit_code(failure.code))
 
     def failure(self) -> Failure | None:
         """What went wrong first, if anything did."""
@@ -210,9 +214,11 @@ def joined() -> Iterator[Crew]:
         raise
     except BaseException as error:
         first = crew.report(error)
-        code = first.code
+        code = crew.exit_code(first.code)
         if first.rank != crew.rank or (crew.launcher and lost_contact(error)):  # the launcher knows who was lost
             raise SystemExit(code) from error
+        if isinstance(error, GlassboxError):
+            error.exit_code = code
         if isinstance(error, (GlassboxError, KeyboardInterrupt)):
             raise
         raise Lost(first.sentence) from error

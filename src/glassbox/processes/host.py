@@ -23,8 +23,10 @@ SINCE = "GLASSBOX_SINCE"
 LISTENER = "GLASSBOX_LISTENER"
 """Environment of process 0: file descriptor of the socket on which it serves the store that all meet at."""
 
-DECIDED = (0, 1, 2, 3, 130)
-"""Exit codes of a process that knew what it did; after any other a new start may help."""
+FAILED = 65
+"""Exit code of a process that failed at work and said so: with 1 one ends, too, whose watchdog found that it hangs."""
+DECIDED = {0: 0, FAILED: 1, 2: 2, 3: 3, 130: 130}
+"""Exit code of a process that knew what it did -> that of the run; after any other a new start may help."""
 PATIENCE = 60.0
 """Seconds that the others have to end by themselves once one has failed; then they are asked, then killed."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -59,7 +61,7 @@ def start(command: Sequence[str], count: int, restarts: int, say: Callable[[str]
     with _passing_signals_on() as family:
         for attempt in range(restarts + 1):
             codes = _attempt(command, count, {SINCE: str(since), "TORCHELASTIC_RESTART_COUNT": str(attempt)}, family)
-            decided = [code for code in codes.values() if code in DECIDED]
+            decided = [DECIDED[code] for code in codes.values() if code in DECIDED]
             if any(decided) or len(decided) == count:
                 return next((code for code in decided if code), 0)
             if family.stopping:
