@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from glassbox.errors import Interrupted, RequestError
+from glassbox.ledger.run import model_folder
 from glassbox.ledger.workspace import Artefact, Inputs, Workspace, read_metrics
 from glassbox.model.folder import load_model
 from glassbox.recipe.loop import Loop
@@ -81,8 +82,16 @@ def test_what_it_leaves(inputs, tmp_path):
     assert [sum(layer) for layer in summary["expert_load"]] == pytest.approx([1, 1])
 
 
-def test_the_saved_model_is_the_checkpoints(inputs, tmp_path):
-    folder = trained(inputs, tmp_path / "base")
+def test_the_saved_model_is_the_checkpoints_and_kept_ones_are_models_of_their_phase(inputs, tmp_path):
+    settings = config()
+    phases = (settings.phases[0], settings.phases[1].model_copy(update={"rope_base": 50_000.0}))
+    loop = settings.loop.model_copy(update={"keep_every": 12})
+    folder = trained(inputs, tmp_path / "base", settings=settings.model_copy(update={"phases": phases, "loop": loop}))
+    assert sorted(path.name[-2:] for path in (folder / "checkpoints").iterdir()) == ["12", "24", "30"]
+    for step, context, base in (("12", 32, 10_000), ("24", 64, 50_000)):
+        kept = load_model(model_folder(f"base/checkpoints/step-0000000{step}", tmp_path))
+        assert (kept.context, kept.network.attention.rope_base) == (context, base)
+        assert kept.tokenizer.get_vocab_size() == kept.vocab_size
     loaded, written = load_model(folder / "model"), whole_tensors(newest(folder / "checkpoints"))
     assert loaded.model.state_dict().keys() == written.entries.keys()
     assert all(torch.equal(tensor, written.read(name)) for name, tensor in loaded.model.state_dict().items())

@@ -2,6 +2,6 @@
 
 Open `loop.py` for `fit`, the loop that pretraining, SFT, DPO and GRPO share, and `rows.py` for what a batch is;
 `losses.py` for log-probabilities that never hold all logits; `optimizer.py` and `schedule.py` for AdamW and the
-learning rate; `checkpoint.py` for exact resume; `pretrain.py` for the stage; `evaluation.py` for bits per byte;
-`finish.py` for what all trainers leave behind.
+learning rate; `checkpoint.py` for exact resume and `storage.py` for who writes what; `pretrain.py` for the stage;
+`evaluation.py` for bits per byte; `finish.py` for what all trainers leave behind.
 """

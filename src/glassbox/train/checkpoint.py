@@ -209,7 +209,8 @@ def resume(folder: Path, placed: Placed, optimizer: torch.optim.Optimizer) -> Pr
         return Progress()
     state = together(lambda: _verified(path, ranks.rank, ranks.world), ranks.aside)[0]
     together(lambda: storage.read_parts(path, placed, optimizer), ranks.aside)
-    log.info("resuming from %s", path)
+    if ranks.rank == 0:
+        log.info("resuming from %s", path)
     return Progress(**state["progress"])
 
 
