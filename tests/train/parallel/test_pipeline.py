@@ -4,6 +4,7 @@
 """
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.train.evaluation import logprobs_of_labels, measure
 from glassbox.train.loop import Beside, StepResult, accumulate
 from glassbox.train.losses import next_token
+from glassbox.train.parallel import overlap
 from glassbox.train.parallel.place import Placed, clip_gradients, place, sum_over_columns
 from glassbox.train.rows import Rows, labelled_tokens, to_rows
 from tests.train.parallel.ranks import run_ranks
@@ -52,8 +54,9 @@ def rows_of(rows: int) -> Rows:
     return to_rows({"ids": ids, "labels": labels, "documents": documents, "positions": positions})
 
 
-def built(network: Network) -> Transformer:
+def built(network: Network, dtype: torch.dtype) -> Transformer:
     model = Transformer(network, VOCABULARY)
+    model.compute_dtype = dtype
     model.init_weights(3)
     return model
 
@@ -100,14 +103,14 @@ def assert_same_measures(found: Placed, alone: Placed, note: Any) -> None:
     torch.testing.assert_close(logprobs_of_labels(found, rows, 2), logprobs_of_labels(alone, rows, 2))
 
 
-def compare(cases: list[tuple[str, str, int]], **plan: int) -> None:
+def compare(cases: list[tuple[str, str, int]], dtype: torch.dtype = torch.float32, **plan: int) -> None:
     """Each case: a network, a schedule, rows (two sequences a micro-batch)."""
     for network, schedule, count in cases:
         rows, beside, note = rows_of(count), Beside(True, 0.3, 1e-3), (network, schedule, count, plan)
-        alone = Placed([built(NETWORKS[network])])
+        alone = Placed([built(NETWORKS[network], dtype)])
         expected = step(alone, rows, 2, beside)
         parallel = Parallel.model_validate({"pipeline": 2, "schedule": schedule, "zero": 2} | plan)
-        found = place(built(NETWORKS[network]), parallel, "cpu")
+        found = place(built(NETWORKS[network], dtype), parallel, "cpu")
         mine = {name: value[list(found.ranks.share.of(count))] for name, value in rows.items()}
         for scale in (8.0, 1.0):
             for _, parameter in found.parameters():
@@ -119,9 +122,14 @@ def compare(cases: list[tuple[str, str, int]], **plan: int) -> None:
         assert_same_measures(found, alone, note)
 
 
+def two_processes() -> None:
+    compare([(network, schedule, 9) for network in list(NETWORKS)[:-1] for schedule in SCHEDULES])
+    compare([("experts", schedule, 2) for schedule in SCHEDULES])
+    compare([("ahead", "1F1B", 9), ("experts", "ZBVZeroBubble", 9)], torch.bfloat16)
+
+
 def test_every_schedule_gives_one_processs_gradients():
-    cases = [(network, schedule, 9) for network in list(NETWORKS)[:-1] for schedule in SCHEDULES]
-    run_ranks(compare, 2, [*cases, *(("experts", schedule, 2) for schedule in SCHEDULES)])
+    run_ranks(two_processes, 2)
 
 
 def mixed() -> None:
@@ -133,6 +141,38 @@ def mixed() -> None:
     compare([("ahead", "1F1B", 8), ("dense", "Interleaved1F1B", 7)], shard=2, zero=3)
     compare([("dense", "ZBVZeroBubble", 7)], replicate=2)
     compare([("experts", "DualPipeV", 7)], context=2)
+    for schedule in ("DualPipeV", "Interleaved1F1B"):
+        compare([("experts", schedule, 16), ("ahead", schedule, 24)], shard=2, expert=2, overlap=True)
+    exchanges_run_under_computation()
+
+
+def exchanges_run_under_computation() -> None:
+    """In the slots of a schedule with two passes, other pieces are computed between an exchange's start and its end."""
+    log: list[str] = []
+    travel, run = overlap.travel, overlap.Tape.run
+
+    def logged_travel(*arguments: Any) -> Any:
+        steps = travel(*arguments)
+        next(steps)
+        log.append(f"start {id(steps)}")
+        yield
+        log.append(f"end {id(steps)}")
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+    def logged_run(self: overlap.Tape, *arguments: Any) -> Any:
+        log.append("piece")
+        return run(self, *arguments)
+
+    with patch.object(overlap, "travel", logged_travel), patch.object(overlap.Tape, "run", logged_run):
+        compare([("experts", "DualPipeV", 24)], shard=2, expert=2, overlap=True)
+    ends = [at for at, event in enumerate(log) if event.startswith("end")]
+    covered = [
+        at for at in ends if any(event != "piece" for event in log[log.index(log[at].replace("end", "start")) : at])
+    ]
+    assert len(covered) >= 0.4 * len(ends)
 
 
 @pytest.mark.slow
