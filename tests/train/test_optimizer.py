@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glassbox.errors import Interrupted
 from glassbox.ledger.workspace import Workspace
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.loop import Loop
@@ -107,3 +108,28 @@ def test_the_loop_steps_each_group_at_its_own_rate(tmp_path):
     for name, rate in {"norm.weight": 0.01, "blocks.0.attention.out.weight": 0.0025}.items():
         moved = (wide.state_dict()[name] - before[name]).abs().max()  # Adam's first step is the rate itself
         assert float(moved) == pytest.approx(rate, rel=1e-3)
+
+
+def test_rmsprop_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    def train(folder, stop_at=None):
+        model, seen = build(experts=False), []
+        folder.mkdir(exist_ok=True)
+        fit(
+            model,
+            counting_rows,
+            next_token,
+            steps=5,
+            course=steady(Optimizer(name="rmsprop", lr=0.003, betas=(0.9, 0.99)), Schedule(shape="linear"), 5),
+            loop=Loop(micro_rows=6),
+            workspace=Workspace(
+                folder,
+                on_progress=lambda done, total, note: seen.append(done),
+                stop_requested=lambda: bool(seen) and seen[-1] == stop_at,
+            ),
+        )
+        return model.state_dict()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", stop_at=2)
+    assert all(torch.equal(value, whole[name]) for name, value in train(tmp_path / "parts").items())
