@@ -108,7 +108,10 @@ def test_schedules_that_split_the_backward_pass_refuse_zero_3_and_compiled_block
     ("overrides", "sentence"),
     [
         (plan("base", overlap=True), "overlap needs pipeline above 1"),
-        ([*OF_EXPERTS, *plan("base", overlap=True, pipeline=2, expert=2)], "with schedule DualPipeV or Interleaved1F1B"),
+        (
+            [*OF_EXPERTS, *plan("base", overlap=True, pipeline=2, expert=2)],
+            "with schedule DualPipeV or Interleaved1F1B",
+        ),
         (plan("base", overlap=True, pipeline=2, schedule="DualPipeV", zero=2), "and expert above 1"),
         (
             [*OVERLAPPING, "base.loop.recompute=full"],

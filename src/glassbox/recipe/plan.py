@@ -8,10 +8,11 @@ from glassbox.errors import RequestError
 from glassbox.recipe.base import Stage
 from glassbox.recipe.epochs import epochs, tokens_read, too_often
 from glassbox.recipe.loop import Parallel, sizes_for
+from glassbox.recipe.memory import train_memory
 from glassbox.recipe.network import Network
 from glassbox.recipe.rates import highest_and_last
 from glassbox.recipe.schema import Recipe, built_by
-from glassbox.recipe.size import forward_flops, parameters, train_flops, train_memory
+from glassbox.recipe.size import forward_flops, parameters, train_flops
 from glassbox.recipe.text import ProblemsStage, TokenizerStage, TokenizeStage
 from glassbox.recipe.training import DpoStage, GrpoStage, ImportStage, PretrainStage, SftStage
 

@@ -11,7 +11,8 @@ from glassbox.model.transformer import Transformer
 from glassbox.recipe.loop import Parallel
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.recipe.size import forward_flops, products
-from glassbox.train.parallel.stages import division, stage_numbers, stretches
+from glassbox.recipe.stretches import division, stage_numbers
+from glassbox.train.parallel.stages import stretches
 
 DENSE = Network(dim=32, layers=12, hidden=48, attention=Attention(heads=4, kv_heads=2))
 EXPERTS = DENSE.model_copy(update={"experts": Experts(count=4, top_k=2, hidden=16, shared=1, first_dense=1)})

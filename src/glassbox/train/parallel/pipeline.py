@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from glassbox.model.transformer import Output, Transformer
+from glassbox.recipe.stretches import embedded_twice, stage_numbers
 from glassbox.train.parallel.overlap import CutStage, together
 from glassbox.train.parallel.ranks import Ranks
 from glassbox.train.parallel.schedules import PAIR, fitting, schedule_class
-from glassbox.train.parallel.stages import embedded_twice, stage_numbers
 from glassbox.train.parallel.work import Score, Stage, Work
 from glassbox.train.rows import Rows, columns_output, empty_row, rounds, rows_of
 

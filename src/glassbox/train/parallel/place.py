@@ -27,12 +27,13 @@ from glassbox.errors import RequestError
 from glassbox.model.experts import MixtureOfExperts
 from glassbox.model.transformer import Output, Transformer
 from glassbox.recipe.loop import Parallel
+from glassbox.recipe.stretches import embedded_twice
 from glassbox.train.parallel.experts import EXPERT_MATRICES, divide_experts
 from glassbox.train.parallel.layout import Extent, held, whole
 from glassbox.train.parallel.pipeline import Pipeline
 from glassbox.train.parallel.ranks import ALONE, DIMENSIONS, Ranks, join
 from glassbox.train.parallel.sequence import columns_of, divide_context, divide_heads
-from glassbox.train.parallel.stages import embedded_twice, stretches
+from glassbox.train.parallel.stages import stretches
 from glassbox.train.recompute import all_blocks
 from glassbox.train.rows import Rows, columns_output, empty_row, micro_batches, rounds
 
