@@ -57,8 +57,8 @@ class Pieces:
         return self.box(name, (rows.start,) + (0,) * (len(shape) - 1), (len(rows), *shape[1:]))
 
     def box(self, name: str, offset: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """The box of a tensor that starts at `offset`."""
-        found = torch.empty(tuple(shape), dtype=self.entries[name].dtype)
+        """The box of a tensor that starts at `offset`. Raises `RequestError` if the pieces do not make it up."""
+        found, filled = torch.empty(tuple(shape), dtype=self.entries[name].dtype), 0
         for piece in self._pieces[name]:
             low = [max(pair) for pair in zip(offset, piece.offset, strict=True)]
             ends = zip(offset, shape, piece.offset, piece.shape, strict=True)
@@ -66,6 +66,9 @@ class Pieces:
             if all(first < last for first, last in zip(low, high, strict=True)):
                 part = self._read(name, piece, _slices(low, high, piece.offset))
                 found[_slices(low, high, offset)] = part
+                filled += part.numel()
+        if filled != found.numel():
+            raise RequestError(f"{self.folder / PIECES} is damaged: its pieces do not make up '{name}'")
         return found
 
     def _read(self, name: str, piece: Piece, slices: tuple[slice, ...]) -> Tensor:
@@ -90,13 +93,16 @@ def _slices(low: Sequence[int], high: Sequence[int], origin: Sequence[int]) -> t
 
 def _index(path: Path) -> dict[str, tuple[Entry, list[Piece]]]:
     try:
-        return {
+        found = {
             name: (
                 Entry(DTYPES[tensor["dtype"]], tuple(tensor["shape"])),
                 [Piece(piece["file"], tuple(piece["offset"]), tuple(piece["shape"])) for piece in tensor["pieces"]],
             )
             for name, tensor in json.loads(path.read_text(encoding="utf-8")).items()
         }
+        if all(Path(piece.file).name == piece.file for _, pieces in found.values() for piece in pieces):
+            return found
+        raise ValueError("files lie beside the index")
     except OSError as error:
         raise RequestError(f"{path} is missing: not a complete checkpoint") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
