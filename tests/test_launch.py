@@ -48,6 +48,7 @@ def test_the_script_asks_for_what_was_said(
         "output=quickstart-%j.log",
         f"chdir={tmp_path}",
     }
+    assert "RDZV_TCP_STORE" not in script
     assert "--nnodes=8 --nproc-per-node=4 --max-restarts=3" in script
     assert "glassbox run small.yaml machine.device=cuda machine.threads=2 --runs runs &" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
@@ -60,6 +61,7 @@ def test_with_a_range_of_hosts_the_job_outlives_one(
     assert code == 0
     assert {"#SBATCH --nodes=6-8", "#SBATCH --no-kill"} <= set(script.splitlines())
     assert "--nnodes=6:8 " in script
+    assert "\nexport TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in script
     assert "gpus" not in script
 
 

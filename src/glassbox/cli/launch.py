@@ -28,7 +28,6 @@ SLURM = """\
 
 export OMP_NUM_THREADS={threads}
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={shutdown}  # seconds for a last checkpoint after a signal
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # every start gets a store of its own, wherever process 0 then is
 {environment}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=0{elastic} {python} -m torch.distributed.run \\
@@ -83,7 +82,7 @@ def launch(
         directives="\n".join(f"#SBATCH {one}" for one in _directives(loaded, fewest, most, per_node, hours, named)),
         threads=loaded.machine.threads,
         shutdown=WARNING - SETTLE,
-        environment="export NCCL_DEBUG=WARN\n" if loaded.machine.device != "cpu" else "",
+        environment="".join(f"export {line}\n" for line in _environment(loaded, fewest < most)),
         python=shlex.quote(sys.executable),
         elastic=" --no-kill" if fewest < most else "",
         hosts=most if fewest == most else f"{fewest}:{most}",
@@ -118,6 +117,13 @@ def _directives(
         f"--output={recipe.name}-%j.log",
         f"--chdir={Path.cwd()}",
     ]
+
+
+def _environment(recipe: Recipe, elastic: bool) -> list[str]:
+    lines = ["NCCL_DEBUG=WARN"] if recipe.machine.device != "cpu" else []
+    if elastic:
+        lines += ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # a new start meets wherever process 0 then is"]
+    return lines
 
 
 def misfits(recipe: Recipe, processes: int) -> list[str]:

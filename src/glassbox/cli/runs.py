@@ -246,14 +246,19 @@ def inspect(
 
 
 def pick_device(wanted: str) -> str:
-    """cpu or cuda. Raises RequestError if the recipe insists on a GPU that is not there."""
+    """cpu or cuda. Raises RequestError if the recipe insists on a GPU that is not there, or if this host has fewer GPUs
+    than processes."""
     if wanted == "cpu":
         return "cpu"
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RequestError("machine.device is cuda, but PyTorch sees no GPU; set machine.device=auto")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    if int(os.environ.get("LOCAL_RANK", "0")) >= torch.cuda.device_count():
+        raise RequestError(f"more processes than GPUs on this host, which has {torch.cuda.device_count()}")
+    return "cuda"
 
 
 def _write_report(folder: Path) -> Path:
