@@ -41,14 +41,15 @@ from glassbox.recipe.network import Attention, Network
 from glassbox.recipe.optimizer import Optimizer
 from glassbox.recipe.size import train_flops
 from glassbox.recipe.training import PretrainStage
+from glassbox.train.compile import compile_blocks
 from glassbox.train.float8 import refusal
-from glassbox.train.loop import accumulate, compile_blocks
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_optimizer
 from glassbox.train.parallel.place import clip_gradients, fill, place
 from glassbox.train.precision import set_precision
 from glassbox.train.recompute import recompute_blocks
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from glassbox.train.throughput import peak_flops
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -28,11 +28,12 @@ from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, Network
 from glassbox.recipe.optimizer import Optimizer
 from glassbox.recipe.size import train_flops
-from glassbox.train.loop import accumulate, compile_blocks
+from glassbox.train.compile import compile_blocks
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_optimizer
 from glassbox.train.parallel.place import Placed
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from glassbox.train.throughput import peak_flops
 
 ROWS, CONTEXT = 8, 256

@@ -10,8 +10,8 @@ import torch
 from glassbox.align.objective import dpo, dpo_loss, sft
 from glassbox.model.transformer import Transformer
 from glassbox.train.evaluation import logprobs_of_labels
-from glassbox.train.loop import accumulate
 from glassbox.train.rows import labelled_tokens, row_count, to_rows
+from glassbox.train.step import accumulate
 from tests.tiny import OBJECTIVE_VOCABULARY as VOCABULARY
 from tests.tiny import objective_model as build
 

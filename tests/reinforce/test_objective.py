@@ -21,8 +21,8 @@ from glassbox.reinforce.objective import (
     token_weights,
 )
 from glassbox.train.evaluation import logprobs_of_labels
-from glassbox.train.loop import accumulate
 from glassbox.train.rows import to_rows
+from glassbox.train.step import accumulate
 from tests.tiny import OBJECTIVE_VOCABULARY as VOCABULARY
 from tests.tiny import objective_model as build
 

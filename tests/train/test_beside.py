@@ -13,9 +13,10 @@ from glassbox.recipe.network import Experts
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.tokens.order import ALL, Share
 from glassbox.train.checkpoint import whole_tensors
-from glassbox.train.loop import NOTHING, Beside, accumulate, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.rows import has_target, labelled_tokens, to_rows
+from glassbox.train.step import NOTHING, Beside, accumulate
 from tests.train.conftest import VOCABULARY, build, counting_rows
 from tests.train.test_loop import assert_same_weights
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-import glassbox.train.loop as loop_module
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.loop import Loop
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.tokens.order import ALL, Share
 from glassbox.train import checkpoint
-from glassbox.train.loop import accumulate, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.optimizer import build_optimizer, set_rates
 from glassbox.train.parallel.place import Placed, clip_gradients
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from tests.train.conftest import build, counting_rows
 from tests.train.test_loop import assert_same_weights
 
@@ -29,7 +29,7 @@ SPIKES = {"spike": 6.0, "window": 4}
 
 @pytest.fixture(autouse=True)
 def _no_measurement_of_the_peak(monkeypatch):
-    monkeypatch.setattr(loop_module, "peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("glassbox.train.meter.peak_flops", lambda device, dtype: 1e9)
 
 
 def tainted(factors: dict[int, float], seen: list[int] | None = None):

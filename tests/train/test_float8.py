@@ -9,9 +9,9 @@ import torch
 import glassbox.train.float8 as float8
 from glassbox.model.layers import Linear
 from glassbox.train.float8 import compute_in_float8, refusal
-from glassbox.train.loop import accumulate
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from tests.train.conftest import build, counting_rows
 
 pytest.importorskip("torchao")

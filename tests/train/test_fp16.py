@@ -9,10 +9,10 @@ from glassbox.errors import GlassboxError, Interrupted
 from glassbox.ledger.workspace import read_metrics
 from glassbox.recipe.loop import Loop
 from glassbox.tokens.order import ALL, Share
-from glassbox.train.loop import accumulate
 from glassbox.train.losses import next_token
 from glassbox.train.precision import compute_dtype, next_scale, set_precision
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from tests.train.conftest import build, counting_rows
 from tests.train.test_loop import assert_same_weights, train, untimed
 
@@ -25,7 +25,7 @@ def small(step: int, share: Share = ALL):
 def on_gpu_terms(monkeypatch):
     """fp16 on the CPU, which a recipe cannot ask for: slow, but it computes."""
     monkeypatch.setattr(precision, "compute_dtype", lambda loop, device: torch.float16)
-    monkeypatch.setattr(loop_module, "peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("glassbox.train.meter.peak_flops", lambda device, dtype: 1e9)
 
 
 def test_the_scale_is_that_of_torchs_scaler():

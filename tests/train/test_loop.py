@@ -17,10 +17,12 @@ from glassbox.recipe.loop import Loop
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.recipe.size import train_flops
 from glassbox.tokens.order import Share
+from glassbox.train.compile import compile_blocks
 from glassbox.train.evaluation import measure
-from glassbox.train.loop import accumulate, compile_blocks, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import accumulate
 from tests.train.conftest import VOCABULARY, build, counting_rows
 
 

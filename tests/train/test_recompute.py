@@ -9,10 +9,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from glassbox.model.transformer import Transformer
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
-from glassbox.train.loop import Beside, accumulate
 from glassbox.train.losses import next_token
 from glassbox.train.recompute import recompute_blocks
 from glassbox.train.rows import labelled_tokens, to_rows
+from glassbox.train.step import Beside, accumulate
 from tests.train.conftest import VOCABULARY, counting_rows
 
 PARTS: dict[str, dict[str, Any]] = {

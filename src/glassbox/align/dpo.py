@@ -17,9 +17,10 @@ from glassbox.recipe.training import DpoStage
 from glassbox.tokens.order import Share, epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import NOTHING, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.precision import set_precision
 from glassbox.train.rows import IGNORE, row_count
+from glassbox.train.step import NOTHING
 
 SAMPLED_AT_ONCE = 256
 """Problems sampled between two progress reports."""

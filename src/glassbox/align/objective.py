@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from glassbox.model.transformer import Output
-from glassbox.train.loop import Objective
 from glassbox.train.losses import next_token, sequence_logprobs
 from glassbox.train.rows import Rows
+from glassbox.train.step import Objective
 
 
 def sft(output: Output, head_VD: Tensor, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:

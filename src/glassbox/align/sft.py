@@ -14,7 +14,8 @@ from glassbox.tokens.order import Share, epoch_indices
 from glassbox.tokens.pack import pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, special_id
 from glassbox.train.finish import finish
-from glassbox.train.loop import Beside, fit, steady
+from glassbox.train.loop import fit, steady
+from glassbox.train.step import Beside
 
 
 def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:

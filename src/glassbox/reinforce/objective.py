@@ -10,9 +10,9 @@ from torch import Tensor
 
 from glassbox.model.transformer import Output
 from glassbox.recipe.training import Grpo
-from glassbox.train.loop import Objective
 from glassbox.train.losses import label_logprobs
 from glassbox.train.rows import IGNORE, Rows, labelled_tokens, row_count
+from glassbox.train.step import Objective
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to this distance from 0 before exp."""

@@ -22,9 +22,10 @@ from glassbox.reinforce.objective import denominator, group_advantages, grpo, in
 from glassbox.tokens.order import permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
-from glassbox.train.loop import NOTHING, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.precision import set_precision
 from glassbox.train.rows import IGNORE
+from glassbox.train.step import NOTHING
 
 
 def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
@@ -44,6 +45,7 @@ def run(config: GrpoStage, inputs: Inputs, workspace: Workspace) -> None:
         loop=config.loop,
         workspace=workspace,
         denominator=denominator(config.objective),
+        from_model=True,
         describe=lambda folder, step: describe_model(folder, loaded.sizes, source),
     )
     about = {"prompts": config.prompts * config.steps, "completions": config.prompts * config.steps * config.group}

@@ -23,9 +23,10 @@ from glassbox.tokens.shards import TokenFolder
 from glassbox.tokens.tokenizer import load_tokenizer
 from glassbox.train.evaluation import held_out_metrics
 from glassbox.train.finish import finish
-from glassbox.train.loop import Beside, Course, fit
+from glassbox.train.loop import Course, fit
 from glassbox.train.losses import next_token
 from glassbox.train.parallel.place import Placed
+from glassbox.train.step import Beside
 
 HELD_OUT_WINDOWS = 64
 """Windows of each source's held-out text measured in the loop, evenly spaced over it."""

@@ -21,8 +21,9 @@ from glassbox.recipe.loop import Loop, Parallel
 from glassbox.recipe.network import Attention, Experts, Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.train.checkpoint import newest
-from glassbox.train.loop import Beside, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
+from glassbox.train.step import Beside
 from tests.train.conftest import VOCABULARY, counting_rows
 
 NETWORK = Network(

@@ -18,9 +18,10 @@ from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.tokens.order import Share
 from glassbox.train.evaluation import logprobs_of_labels, measure
-from glassbox.train.loop import Beside, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
 from glassbox.train.parallel.place import Placed
+from glassbox.train.step import Beside
 from tests.train.parallel.ranks import run_ranks
 
 VOCABULARY, STEPS, ROWS, CONTEXT = 61, 32, 8, 32
@@ -39,6 +40,8 @@ EXPERTS = Network(
     tie_embeddings=True,
     init_std=0.1,
 )
+DEEPER = EXPERTS.model_copy(update={"layers": 5})
+OVERLAP = {"pipeline": 2, "shard": 2, "expert": 2, "schedule": "DualPipeV", "zero": 2, "overlap": True}
 OLMOE = Network(
     dim=32,
     layers=2,
@@ -65,6 +68,7 @@ CASES = {
     "tensor 2": Case(2, BIASED, {"tensor": 2}, rows=2),
     "context 2": Case(2, EXPERTS, {"context": 2}, rows=2),
     "rows that do not divide": Case(2, DENSE, {"shard": 2}, rows=3),
+    "pipeline 2": Case(2, EXPERTS, {"pipeline": 2}, rows=4),
 }
 MORE = {
     "shard 2, experts": Case(2, EXPERTS, {"shard": 2}),
@@ -86,6 +90,16 @@ MORE = {
     "replicate 2 shard 2 expert 2": Case(4, EXPERTS, {"replicate": 2, "shard": 2, "expert": 2}),
     "shard 2, recomputed": Case(2, EXPERTS, {"shard": 2}, recompute="full"),
     "tensor 2, recomputed": Case(2, DENSE, {"tensor": 2}, recompute="selective"),
+    **{
+        f"pipeline 2, {schedule}": Case(2, DEEPER, {"pipeline": 2, "schedule": schedule, "zero": 2})
+        for schedule in ("1F1B", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
+    },
+    "pipeline 2, recomputed": Case(
+        2, DEEPER, {"pipeline": 2, "schedule": "ZBVZeroBubble", "zero": 2}, recompute="full"
+    ),
+    "pipeline 2 shard 2": Case(4, EXPERTS, {"pipeline": 2, "shard": 2}),
+    "pipeline 2 tensor 2": Case(4, DENSE, {"pipeline": 2, "tensor": 2, "schedule": "Interleaved1F1B"}),
+    "pipeline 2 expert 2, overlap": Case(4, DEEPER, OVERLAP),
 }
 
 

@@ -15,11 +15,11 @@ from glassbox.model.transformer import Transformer
 from glassbox.recipe.loop import Parallel
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.train.evaluation import logprobs_of_labels, measure
-from glassbox.train.loop import Beside, StepResult, accumulate
 from glassbox.train.losses import next_token
 from glassbox.train.parallel import overlap
 from glassbox.train.parallel.place import Placed, clip_gradients, place, sum_over_columns
 from glassbox.train.rows import Rows, labelled_tokens, to_rows
+from glassbox.train.step import Beside, StepResult, accumulate
 from tests.train.parallel.ranks import run_ranks
 
 VOCABULARY, CONTEXT = 61, 24

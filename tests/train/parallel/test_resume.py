@@ -14,8 +14,9 @@ from glassbox.model.transformer import Transformer
 from glassbox.recipe.loop import Loop, Parallel
 from glassbox.recipe.network import Attention, Experts, MultiToken, Network
 from glassbox.recipe.optimizer import Optimizer, Schedule
-from glassbox.train.loop import Beside, fit, steady
+from glassbox.train.loop import fit, steady
 from glassbox.train.losses import next_token
+from glassbox.train.step import Beside
 from tests.train.conftest import VOCABULARY, counting_rows
 from tests.train.parallel.killing import killed_and_calm
 from tests.train.parallel.ranks import run_ranks
