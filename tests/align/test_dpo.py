@@ -1,5 +1,6 @@
 """Pairs come from the model's own samples as the verifier judges them, and rows mean what DPO takes them to mean."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import patch
@@ -58,6 +59,32 @@ def test_pairs_join_right_and_wrong_replies_without_repeats(tmp_path: Path) -> N
     assert counts == {
         "prompts": 4, "replies": 16, "right": 7, "all_right": 1, "all_wrong": 1, "not_judged": 0, "pairs": 3,
     }  # fmt: skip
+
+
+def test_several_processes_share_out_the_sampling_and_all_get_what_one_gets(tmp_path: Path) -> None:
+    problems = [asdict(problem) for problem in tiny_problems(5)]
+
+    def fake(loaded: object, prompts: list[str], sampling: object, *, key: tuple, samples: int) -> list[list[Reply]]:
+        answers = {problem["question"]: problem["answer"] for problem in problems}
+        return [[reply(f"#### {answers[one]}", [key[-1]]), reply("#### -1", [8])] for one in prompts]
+
+    def sample(rank: int, processes: int, gathered: Callable[[list], list]) -> tuple[list, dict[str, int]]:
+        with (
+            patch.object(dpo, "SAMPLED_AT_ONCE", 2),
+            patch.object(dpo, "chat_prompt", lambda loaded, question: question),
+            patch.object(dpo, "sample_replies", fake),
+            patch.object(dpo, "processes", lambda: processes),
+            patch.object(dpo, "gathered", gathered),
+        ):
+            return dpo.sample_pairs(settings(prompts=5), tiny_loaded(), problems, Workspace(tmp_path, rank=rank))
+
+    own: list[list] = []
+    for rank in range(2):
+        sample(rank, 2, lambda values: own.append(values) or values)
+    assert [len(values) for values in own] == [2, 1]
+    alone = sample(0, 1, lambda values: values)
+    assert len(alone[0]) == 5
+    assert sample(1, 2, lambda values: own[0] + own[1]) == alone
 
 
 def test_pair_rows_label_completions_only() -> None:

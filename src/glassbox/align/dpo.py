@@ -1,6 +1,8 @@
 """The stage `dpo`: pairs sampled from the model itself, judged by the verifier; then direct preference optimisation."""
 
+from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from glassbox.tokens.order import Share, epoch_indices, permute, round_keys
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.finish import finish
 from glassbox.train.loop import fit, steady
+from glassbox.train.parallel.ranks import gathered, processes
 from glassbox.train.precision import set_precision
 from glassbox.train.rows import IGNORE, row_count
 from glassbox.train.step import NOTHING
@@ -32,8 +35,9 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
     loaded = load_model(source, workspace.device)
     problems = list(read_problems(inputs.one("problems"), "train"))
     pairs, counts = sample_pairs(config, loaded, problems, workspace)
-    write_lines(workspace.path("pairs.jsonl"), [_shown(*pair) for pair in pairs])
-    write_json(workspace.path("pairs.json"), counts)
+    if workspace.rank == 0:
+        write_lines(workspace.path("pairs.jsonl"), [_shown(*pair) for pair in pairs])
+        write_json(workspace.path("pairs.json"), counts)
     if len(pairs) < config.rows:
         raise RequestError(
             f"{config.prompts} problems gave {len(pairs)} pairs of a right and a wrong reply, fewer than one step's "
@@ -66,31 +70,44 @@ def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
 def sample_pairs(
     config: DpoStage, loaded: LoadedModel, problems: Sequence[dict[str, Any]], workspace: Workspace
 ) -> tuple[list[tuple[dict[str, Any], Reply, Reply]], dict[str, int]]:
-    """(problem, right reply, wrong reply) triples, and counts of what was sampled and what gave no pair."""
+    """(problem, right reply, wrong reply) triples, and counts of what was sampled and what gave no pair. Of several
+    processes each samples its share, and all get all."""
     order = permute(
         np.arange(min(config.prompts, len(problems))), len(problems), round_keys(workspace.seed, "dpo/prompts")
     )
-    pairs = []
-    counts = {"prompts": len(order), "replies": 0, "right": 0, "all_right": 0, "all_wrong": 0, "not_judged": 0}
-    for start in range(0, len(order), SAMPLED_AT_ONCE):
-        chosen_problems = [problems[i] for i in order[start : start + SAMPLED_AT_ONCE]]
-        prompts = [chat_prompt(loaded, problem["question"]) for problem in chosen_problems]
-        groups = sample_replies(
-            loaded, prompts, config.sampling, key=(workspace.seed, "dpo", start), samples=config.samples
-        )
-        for problem, replies in zip(chosen_problems, groups, strict=True):
-            scores = [verify(gold=problem["answer"], reply=reply.text).score for reply in replies]
-            right = [reply for reply, score in zip(replies, scores, strict=True) if score == 1.0]
-            wrong = [reply for reply, score in zip(replies, scores, strict=True) if score == 0.0]
-            counts["replies"] += len(replies)
-            counts["right"] += len(right)
-            counts["not_judged"] += scores.count(None)
-            counts["all_right"] += not wrong
-            counts["all_wrong"] += not right
-            pairs += [(problem, *pair) for pair in _different(right, wrong)[: config.pairs_per_prompt]]
-        workspace.progress(start + len(chosen_problems), len(order), f"sampling · {len(pairs)} pairs")
-        workspace.stop_if_asked()
+    sampled = []
+    for turn, start in enumerate(range(0, len(order), SAMPLED_AT_ONCE)):
+        if turn % processes() == workspace.rank:
+            chosen = [problems[i] for i in order[start : start + SAMPLED_AT_ONCE]]
+            sampled.append((start, *_pairs_of(config, loaded, chosen, (workspace.seed, "dpo", start))))
+            workspace.progress(start + len(chosen), len(order), "sampling")
+            workspace.stop_if_asked()
+    pairs, counts = [], Counter(prompts=len(order), replies=0, right=0, all_right=0, all_wrong=0, not_judged=0)
+    for _, some, counted in sorted(gathered(sampled), key=itemgetter(0)):
+        pairs += some
+        counts.update(counted)
     return pairs, {**counts, "pairs": len(pairs)}
+
+
+def _pairs_of(
+    config: DpoStage, loaded: LoadedModel, problems: Sequence[dict[str, Any]], key: tuple[int | str, ...]
+) -> tuple[list[tuple[dict[str, Any], Reply, Reply]], Counter[str]]:
+    """The pairs that replies to some problems give, and counts."""
+    pairs: list[tuple[dict[str, Any], Reply, Reply]] = []
+    counts: Counter[str] = Counter()
+    prompts = [chat_prompt(loaded, problem["question"]) for problem in problems]
+    groups = sample_replies(loaded, prompts, config.sampling, key=key, samples=config.samples)
+    for problem, replies in zip(problems, groups, strict=True):
+        scores = [verify(gold=problem["answer"], reply=reply.text).score for reply in replies]
+        right = [reply for reply, score in zip(replies, scores, strict=True) if score == 1.0]
+        wrong = [reply for reply, score in zip(replies, scores, strict=True) if score == 0.0]
+        counts["replies"] += len(replies)
+        counts["right"] += len(right)
+        counts["not_judged"] += scores.count(None)
+        counts["all_right"] += not wrong
+        counts["all_wrong"] += not right
+        pairs += [(problem, *pair) for pair in _different(right, wrong)[: config.pairs_per_prompt]]
+    return pairs, counts
 
 
 def _different(right: list[Reply], wrong: list[Reply]) -> list[tuple[Reply, Reply]]:

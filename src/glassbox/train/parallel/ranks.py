@@ -109,6 +109,20 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def processes() -> int:
+    """Processes of the group that does this stage."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gathered(values: list[Any]) -> list[Any]:
+    """The values of all processes, those of the first one first; the same list on each."""
+    if processes() == 1:
+        return values
+    every: list[list[Any]] = [[] for _ in range(processes())]
+    dist.all_gather_object(every, values)
+    return [value for one in every for value in one]
+
+
 def join(plan: Parallel, device: str = "cpu") -> Ranks:
     """Take a place among the processes of the run. Raises RequestError if the plan does not fit their number."""
     sizes = sizes_for(plan, dist.get_world_size() if dist.is_initialized() else world())
