@@ -60,11 +60,15 @@ class Pace:
         self.ranks, self.factor = ranks, factor
         self.own = self.whole = 0.0
         self._known: set[int] = set()
+        self._warm = False
 
     def count(self, own: float, whole: float) -> None:
-        """Add a step: seconds until its first wait, and seconds in all."""
-        self.own += own
-        self.whole += whole
+        """Add a step: seconds until its first wait, and seconds in all. The first one, which opens files, does not
+        count."""
+        if self._warm:
+            self.own += own
+            self.whole += whole
+        self._warm = True
 
     def report(self, workspace: Workspace, step: int) -> None:
         """Compare the steps since the last report over all processes, which call this together; record who has become
