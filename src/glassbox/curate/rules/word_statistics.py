@@ -69,27 +69,23 @@ def _spaced(p, i) -> bool:  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _bits(seen, first) -> int:  # type: ignore[no-untyped-def]
+def _bits(seen) -> int:  # type: ignore[no-untyped-def]
     count = 0
-    for k in range(len(_STOP_POINTS)):
-        count += seen >> (first + k) & 1
+    while seen:
+        count, seen = count + (seen & 1), seen >> 1
     return count
 
 
 @numba.njit(nogil=True, cache=True)
 def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) -> int:  # type: ignore[no-untyped-def]
     """Fills WORD_COLUMNS, the words' hashes and the letters before each word; returns how many words there are."""
-    words = letters = hash_signs = ellipses = alphabetic = alphanumeric = sentences = curly = clean = symbols = 0
-    exact = any_case = dots = spaced_dots = clauses = clause = clause_letters = ideographs = long_words = 0
-    seen, gap, spaced_from, i = 0, False, 0, 0
+    words = letters = alphabetic = symbols = exact = any_case = longest_word = seen = i = 0
     ends[0] = 0
     while i < n:
         c = p[i]
         kind = kinds[c]
         if kind & SPACE:
-            gap, dots, i = clean > 0, 0, i + 1
-            if c == 10 and clause:
-                clauses, clause_letters, clause = clauses + 1, clause_letters + clause, 0
+            i += 1
             continue
         start, first, last, letter, symbol = i, -1, -1, np.uint8(0), False
         unspaced = kind & UNSPACED != 0
@@ -98,41 +94,11 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
             key = (key ^ np.uint64(c)) * np.uint64(0x100000001B3)
             if kind & ALPHANUMERIC:
                 letter |= kind & LETTER
-                alphanumeric += 1
-                clean += 1 + gap
-                gap = False
-                clause += 1
                 last = i
                 if first < 0:
                     first = i
-                dots = 0
-                if kind & IDEOGRAPH:
-                    ideographs += 1
-                    k = index_of(_STOP_POINTS, c)
-                    if k >= 0:
-                        seen |= 1 << (16 + k)
             else:
-                if c > 126 or c < 33:
-                    clean += 1 + gap
-                    gap = False
-                if clause:
-                    clauses, clause_letters, clause = clauses + 1, clause_letters + clause, 0
-                dots = dots + 1 if c == 46 else 0
-                if c == 46:
-                    if dots == 3:
-                        ellipses, dots = ellipses + 1, 0
-                    if i >= spaced_from + 4 and _spaced(p, i):
-                        spaced_dots, spaced_from = spaced_dots + 1, i + 1
-                elif c == 0x2026:
-                    ellipses += 1
-                    symbol = True
-                elif c == 35:
-                    hash_signs += 1
-                    symbol = True
-                elif c == 123:
-                    curly += 1
-                if kind & TERMINAL:
-                    sentences += _ends_sentence(p, i, n, kinds)
+                symbol |= c == 35 or c == 0x2026
             i += 1
             if i == n:
                 break
@@ -155,17 +121,57 @@ def measure_words(p, n, kinds, lower, hashes, ends, histogram, variants, row) ->
                     exact += _letters(p, first, last + 1, lower, False) == _STOP[k]
         if variants:
             histogram[min(i - start, LONGEST_COUNTED)] += 1
-            long_words = max(long_words, min(i - start, LONGEST_COUNTED))
+            longest_word = max(longest_word, min(i - start, LONGEST_COUNTED))
+    row[0], row[1], row[2] = n, words, share(letters, words)
+    row[5], row[6] = share(alphabetic, words), _bits(seen)
+    if variants:
+        row[14], row[15] = share(symbols, words), _median(histogram, words, longest_word)
+        row[16], row[17] = exact, any_case
+    _measure_signs(p, n, kinds, words, variants, row)
+    return words
+
+
+@numba.njit(nogil=True, cache=True)
+def _measure_signs(p, n, kinds, words, variants, row) -> None:  # type: ignore[no-untyped-def]
+    """Fills those of WORD_COLUMNS that follow from the characters whatever word they are in, and their clauses."""
+    alphanumeric = clean = ideographs = hash_signs = ellipses = sentences = curly = seen = 0
+    dots = spaced_dots = spaced_from = clauses = clause = clause_letters = 0
+    gap = False
+    for i in range(n):
+        c = p[i]
+        kind = kinds[c]
+        if kind & ALPHANUMERIC:
+            alphanumeric, clause, dots = alphanumeric + 1, clause + 1, 0
+            clean, gap = clean + 1 + gap, False
+            if kind & IDEOGRAPH:
+                ideographs += 1
+                k = index_of(_STOP_POINTS, c)
+                seen |= 1 << k if k >= 0 else 0
+            continue
+        if clause and (c == 10 or not kind & SPACE):
+            clauses, clause_letters, clause = clauses + 1, clause_letters + clause, 0
+        if kind & SPACE:
+            gap, dots = clean > 0, 0
+            continue
+        if c > 126 or c < 33:
+            clean, gap = clean + 1 + gap, False
+        dots = dots + 1 if c == 46 else 0
+        if dots == 3:
+            ellipses, dots = ellipses + 1, 0
+        if c == 46 and i >= spaced_from + 4 and _spaced(p, i):
+            spaced_dots, spaced_from = spaced_dots + 1, i + 1
+        ellipses += c == 0x2026
+        hash_signs += c == 35
+        curly += c == 123
+        if kind & TERMINAL:
+            sentences += _ends_sentence(p, i, n, kinds)
     if clause:
         clauses, clause_letters = clauses + 1, clause_letters + clause
-    row[0], row[1], row[2] = n, words, share(letters, words)
-    row[3], row[4], row[5] = share(hash_signs, words), share(ellipses, words), share(alphabetic, words)
-    row[6], row[7], row[8], row[9] = _bits(seen, 0), _bits(seen, 16), share(alphanumeric, n), sentences
-    row[10], row[11], row[12], row[13] = curly, clean, share(clause_letters, clauses), share(ideographs, n)
+    row[3], row[4], row[7] = share(hash_signs, words), share(ellipses, words), _bits(seen)
+    row[8], row[9], row[10], row[11] = share(alphanumeric, n), sentences, curly, clean
+    row[12], row[13] = share(clause_letters, clauses), share(ideographs, n)
     if variants:
-        row[14], row[15] = share(symbols, words), _median(histogram, words, long_words)
-        row[16], row[17], row[18] = exact, any_case, share(hash_signs + ellipses + spaced_dots, words)
-    return words
+        row[18] = share(hash_signs + ellipses + spaced_dots, words)
 
 
 @numba.njit(nogil=True, cache=True)
