@@ -102,7 +102,8 @@ class Saver:
         except GlassboxError as failure:
             if error is None:
                 raise
-            log.error("%s", failure)
+            if self.placed.ranks.rank == 0:
+                log.error("%s", failure)
         finally:
             self._thread.shutdown()
 
