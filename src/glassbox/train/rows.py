@@ -79,10 +79,14 @@ def columns_output(
 ) -> tuple[Output, Rows]:
     """Run the network on a micro-batch of whole rows: the output for this process's columns, and the micro-batch with
     their targets."""
-    output = forward(model, micro, drafts, state_BTD)
+    return forward(model, micro, drafts, state_BTD), own_targets(model, micro, drafts)
+
+
+def own_targets(model: Transformer, micro: Rows, drafts: bool) -> Rows:
+    """The micro-batch with the targets of this process's columns, where it has not all of them."""
     if model.columns.count == 1:
-        return output, micro
-    return output, with_targets(micro, 1 + len(model.multi_token) * drafts, model.columns.own)
+        return micro
+    return with_targets(micro, 1 + len(model.multi_token) * drafts, model.columns.own)
 
 
 def _used_width(labels: Tensor, multiple: int = 32) -> int:
