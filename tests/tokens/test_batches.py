@@ -74,11 +74,16 @@ def read(data, steps):
     return [row for step in steps for row in data.windows(step)]
 
 
+def of_rows(name, rows, **settings):
+    """A phase of so many rows of 16 tokens of prose, 32 in a step."""
+    return Phase(name=name, tokens=rows * 16, mixture={"prose": 1.0}, context=16, rows=32, **settings)
+
+
 def test_every_window_of_an_epoch_is_read_once(tokens_folder):
     count = windows_of(tokens_folder, "prose", 16)
-    phases = [Phase(name=name, steps=count, mixture={"prose": 1.0}, context=16, rows=1) for name in ("one", "two")]
+    phases = [of_rows("one", count), of_rows("two", count)]
     data = PretrainData(tokens_folder, phases, seed=1)
-    first, second = (read(data, range(n * count, (n + 1) * count)) for n in range(2))
+    first, second = (read(data, range(n * data.steps // 2, (n + 1) * data.steps // 2)) for n in range(2))
     assert sorted(first) == sorted(second) == [("prose", window) for window in range(count)]
     assert first != second
 
@@ -94,14 +99,13 @@ def test_phases_of_one_context_go_on_where_the_last_stopped(tokens_folder):
 
 def test_a_reshuffled_phase_reads_everything_anew_in_its_own_order(tokens_folder):
     count = windows_of(tokens_folder, "prose", 16)
-    one = {"mixture": {"prose": 1.0}, "context": 16, "rows": 1}
     phases = [
-        Phase(name="part", steps=count // 2, **one),
-        Phase(name="anneal", steps=count, reshuffle=True, **one),
-        Phase(name="rest", steps=count - count // 2, **one),
+        of_rows("part", count // 2),
+        of_rows("anneal", count, reshuffle=True),
+        of_rows("rest", count - count // 2),
     ]
     data = PretrainData(tokens_folder, phases, seed=1)
-    ends = [0, count // 2, count // 2 + count, data.steps]
+    ends = accumulate((phase.total_steps for phase in phases), initial=0)
     part, anneal, rest = (read(data, range(low, high)) for low, high in pairwise(ends))
     whole = [("prose", window) for window in range(count)]
     assert sorted(anneal) == whole
