@@ -1,10 +1,12 @@
-"""What asks a run to stop: signals and the clock."""
+"""What asks a run to stop: signals and the clock; how long it will take."""
 
+import io
 import os
 import signal
 import time
 
 import pytest
+from rich.console import Console
 
 from glassbox import console
 
@@ -41,3 +43,20 @@ def test_the_clock_asks_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None
         assert stop()
     assert len(said) == 1
     assert said[0].startswith("the time limit is near")
+
+
+def test_the_time_left_of_a_resumed_stage_is_that_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    written = io.StringIO()
+    watcher = console.StageWatcher(Console(file=written, width=120), None)
+    watcher.stage("base", "resumed")
+    for done in range(900, 904):
+        watcher.progress(done, 1000, "loss 2.0")
+        clock[0] += 30
+    lines = [line.split() for line in written.getvalue().splitlines() if "loss" in line]
+    assert [" ".join(line[1:]) for line in lines] == [
+        "901/1,000 loss 2.0 49 min 30 s left",
+        "902/1,000 loss 2.0 49 min 00 s left",
+        "903/1,000 loss 2.0 48 min 30 s left",
+    ]

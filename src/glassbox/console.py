@@ -45,14 +45,15 @@ class StageWatcher:
         self.task: TaskID | None = None
         self.name = ""
         self.last_line = 0.0
-        self.started = 0.0
+        self.first: tuple[float, float] | None = None
+        """When progress was first told of the stage, and how far it was: a resumed stage does not begin at 0."""
 
     def stage(self, name: str, state: str, seconds: float = 0.0) -> None:
         if self.bar and self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
         if state in ("started", "resumed"):
-            self.name, self.started, self.last_line = name, time.monotonic(), time.monotonic()
+            self.name, self.first, self.last_line = name, None, time.monotonic()
             if self.bar:
                 self.task = self.bar.add_task(name, total=None, note="")
         took = f"  {duration(seconds)}" if seconds else ""
@@ -60,12 +61,16 @@ class StageWatcher:
             self.console.print(f"{MARKS[state]} {name:<12} {state}{took}")
 
     def progress(self, done: float, total: float, note: str) -> None:
+        if self.first is None or done < self.first[1]:
+            self.first = time.monotonic(), done
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=done, total=total, note=note)
         elif time.monotonic() - self.last_line >= PLAIN_EVERY:
             self.last_line = time.monotonic()
-            left = (time.monotonic() - self.started) * (total - done) / done if done else 0.0
-            self.console.print(f"  {self.name:<12} {done:,.0f}/{total:,.0f}  {note}  {duration(left)} left")
+            since, start = self.first
+            pace = (time.monotonic() - since) / (done - start) if done > start else 0.0
+            left = f"  {duration((total - done) * pace)} left" if pace else ""
+            self.console.print(f"  {self.name:<12} {done:,.0f}/{total:,.0f}  {note}{left}")
 
 
 @contextmanager
