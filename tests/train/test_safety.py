@@ -6,6 +6,7 @@ import torch
 
 from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace
+from glassbox.recipe.base import identity
 from glassbox.recipe.loop import Safety
 from glassbox.train.checkpoint import Progress
 from glassbox.train.safety import judge, remember, respond, rewound
@@ -102,3 +103,9 @@ def test_going_back_keeps_what_has_happened_and_replaces_what_was_read():
     assert rewound(restored, now) == Progress(
         step=4, tokens=40, recent=[[1.0, 1.0]], events=[5, 7], replaced=[[2, 6], [4, 8]]
     )
+
+
+def test_a_run_that_stopped_may_go_on_with_another_choice():
+    """What is done about numbers that are not finite does not make a stage another; what spikes do does."""
+    assert identity(Safety(nonfinite="rewind", limit=3)) == identity(Safety())
+    assert identity(Safety(spike=6.0)) != identity(Safety())
