@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from glassbox import cli
 from glassbox.cli.arguments import shipped
+from glassbox.errors import RequestError
 from tests.tiny import write_tiny
 
 
@@ -142,3 +144,13 @@ def test_the_whole_way_by_command(tmp_path: Path) -> None:
     glassbox("prune", "tiny")
     assert not (run / ".attempts").exists()
     assert "nothing to do" in glassbox("run", str(recipe), "sft.optimizer.lr=0.004")
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.runs.pick_device("auto") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(RequestError, match="more processes than GPUs on this host, which has 2"):
+        cli.runs.pick_device("auto")
