@@ -61,7 +61,9 @@ class Crew:
     job: dist.Store
     """What is known of the whole run; outlives a restart under torchrun."""
     store: dist.Store
-    """What is of this start alone; process 0 keeps it."""
+    """What is known of this start alone; process 0 keeps it."""
+    aside: dist.Store
+    """The same by a connection of its own, for a thread: one that waits locks the others out."""
     since: float
     """When the run was first started, in seconds since 1970."""
     launcher: int | None
@@ -154,16 +156,20 @@ class Crew:
     def _watch(self, over: threading.Event) -> None:
         """In a thread of its own: end this process if it still waits for one that has failed; ask it to stop when the
         one that started it is gone."""
-        store = self.store.clone()  # type: ignore[attr-defined]  # the first may be waiting, and then locks others out
+        asked = False
         while not over.wait(1.0):
-            if self.left_alone():
+            if self.left_alone() and not asked:
                 os.kill(os.getpid(), signal.SIGTERM)
-                self.launcher = None
-            failure = _read_failure(store)
+                asked = True
+            try:
+                failure = _read_failure(self.aside)
+            except RuntimeError:  # the store went with process 0
+                failure = Failure(0, Lost.exit_code, "")
             if failure is None or failure.rank == self.rank:
                 continue
-            if not over.wait(GRACE if self.rank == 0 or failure.code == Interrupted.exit_code else LOOK):
-                store.add("left", 1)
+            if not over.wait(LOOK if self.rank and failure.code in STANDS else GRACE):
+                with suppress(RuntimeError):
+                    self.aside.add("left", 1)
                 os._exit(self.exit_code(failure.code))
 
     def failure(self) -> Failure | None:
@@ -239,7 +245,8 @@ def _join() -> Crew:
         job = dist.PrefixStore("glassbox", store)
     since = float(job.compare_set("since", "", os.environ.get(SINCE, str(time.time()))))
     launcher = os.environ.get(LAUNCHER)
-    return Crew(rank, count, job, store, since, int(launcher) if launcher else None)
+    aside = store.clone()  # type: ignore[attr-defined]
+    return Crew(rank, count, job, store, aside, since, int(launcher) if launcher else None)
 
 
 def _store(address: str, port: int, serving: bool = False, listener: int | None = None) -> dist.TCPStore:

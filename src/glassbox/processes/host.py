@@ -108,7 +108,7 @@ def _wait(family: _Family) -> dict[int, int]:
     while len(codes) < len(family.members):
         for rank, member in enumerate(family.members):
             if rank not in codes and member.poll() is not None:
-                codes[rank] = member.returncode
+                codes[rank] = Lost.exit_code if asked and member.returncode < 0 else member.returncode
                 failed_at = failed_at or (time.monotonic() if member.returncode else 0.0)
         if failed_at and time.monotonic() - failed_at > PATIENCE:
             if asked:
