@@ -122,27 +122,41 @@ def compare(cases: list[tuple[str, str, int]], dtype: torch.dtype = torch.float3
         assert_same_measures(found, alone, note)
 
 
-def two_processes() -> None:
-    compare([(network, schedule, 9) for network in list(NETWORKS)[:-1] for schedule in SCHEDULES])
-    compare([("experts", schedule, 2) for schedule in SCHEDULES])
-    compare([("ahead", "1F1B", 9), ("experts", "ZBVZeroBubble", 9)], torch.bfloat16)
+def every_schedule() -> None:
+    compare([("ahead", schedule, 9) for schedule in SCHEDULES])
+    compare([("experts", "InterleavedZeroBubble", 2)])
+    compare([("dense", "1F1B", 9), ("experts", "ZBVZeroBubble", 9)], torch.bfloat16)
 
 
 def test_every_schedule_gives_one_processs_gradients():
-    run_ranks(two_processes, 2)
+    run_ranks(every_schedule, 2)
+
+
+def every_network() -> None:
+    for network in ("dense", "tied", "experts", "untied ahead"):
+        compare([(network, schedule, 9) for schedule in SCHEDULES])
+    compare([("experts", schedule, 2) for schedule in SCHEDULES])
+
+
+@pytest.mark.slow
+def test_on_every_network():
+    run_ranks(every_network, 2)
 
 
 def mixed() -> None:
-    for schedule in SCHEDULES:
-        compare([("deep experts", schedule, 13)], pipeline=4)
-        compare([("experts", schedule, 8)], shard=2)
-        compare([("experts", schedule, 8)], shard=2, expert=2)
-        compare([("ahead", schedule, 8)], tensor=2)
+    compare([("deep experts", schedule, 13) for schedule in SCHEDULES], pipeline=4)
+    compare([("experts", schedule, 8) for schedule in ("1F1B", "ZBVZeroBubble")], shard=2)
+    compare([("experts", schedule, 8) for schedule in ("InterleavedZeroBubble", "DualPipeV")], shard=2, expert=2)
+    compare([("ahead", schedule, 8) for schedule in ("Interleaved1F1B", "ZBVZeroBubble")], tensor=2)
     compare([("ahead", "1F1B", 8), ("dense", "Interleaved1F1B", 7)], shard=2, zero=3)
     compare([("dense", "ZBVZeroBubble", 7)], replicate=2)
     compare([("experts", "DualPipeV", 7)], context=2)
+
+
+def overlapping() -> None:
     for schedule in ("DualPipeV", "Interleaved1F1B"):
         compare([("experts", schedule, 16), ("ahead", schedule, 24)], shard=2, expert=2, overlap=True)
+    compare([("experts", "Interleaved1F1B", 16)], shard=2, expert=2, overlap=True, zero=3)
     exchanges_run_under_computation()
 
 
@@ -178,3 +192,8 @@ def exchanges_run_under_computation() -> None:
 @pytest.mark.slow
 def test_pipelines_of_four_processes_and_together_with_every_other_dimension():
     run_ranks(mixed, 4)
+
+
+@pytest.mark.slow
+def test_overlap_gives_the_same_gradients_and_covers_exchanges():
+    run_ranks(overlapping, 4)

@@ -75,10 +75,6 @@ class Ranks:
         """Whether this process speaks for those that read the same rows."""
         return self.index("pipeline") == 0 and self.columns.index == 0
 
-    @property
-    def last_stage(self) -> bool:
-        return self.index("pipeline") == self.sizes["pipeline"] - 1
-
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over all processes, the same on each."""
         return self._reduced(values, dist.ReduceOp.SUM)
