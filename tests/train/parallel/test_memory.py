@@ -54,6 +54,6 @@ def compare(world: int) -> None:
         assert found == pytest.approx(expected, rel=0.02), (name, settings)  # FSDP pads, and gains are not divided
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_processes_hold_what_the_plan_says() -> None:
     run_ranks(compare, 2, 2)

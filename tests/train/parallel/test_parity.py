@@ -1,6 +1,6 @@
 """Every plan's loss curve and gradient norms equal one process's.
 
-`pytest -m "" tests/train/parallel/test_parity.py` runs the whole matrix; the plans marked slow are left to it.
+`pytest -m matrix` runs the plans that are left out of the default run.
 """
 
 from dataclasses import dataclass, field
@@ -189,7 +189,7 @@ def test_curves_of_two_processes_equal_one(tmp_path):
     assert_same_curves(tmp_path, CASES)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("world", [2, 4])
 def test_curves_of_more_plans_equal_one(tmp_path, world):
     assert_same_curves(tmp_path, {name: case for name, case in MORE.items() if case.world == world})

@@ -94,13 +94,13 @@ def test_a_run_that_changes_its_plan_keeps_its_curve(tmp_path):
     assert_same_curve(tmp_path, 2, FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(("world", "plans"), [(2, MORE), (4, OF_FOUR)])
 def test_more_changes_of_plan_keep_the_curve(tmp_path, world, plans):
     assert_same_curve(tmp_path, world, plans)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_killed_twenty_times_at_random_moments_is_undisturbed_bit_for_bit(tmp_path):
     hit, differs = killed_and_calm(tmp_path, 20, 120, 2, Parallel(shard=2), seed=time.time_ns())
     assert hit >= 18
