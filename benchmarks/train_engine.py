@@ -8,7 +8,7 @@ same first weights under its `Trainer`, with its best settings (sdpa attention, 
 autocast), which reads the very rows of our steps from a mapped file. Counted is everything between the end of a first
 few steps and the end of the last: data, loss, optimizer, logging, checkpoints. Each run has a process of its own and
 one thread for its products; rates are tokens per CPU second (of all threads) and per second. `losses` are the means
-over the last steps: that they agree shows that the work is the same.
+over the last steps, without router losses: that they agree shows that the work is the same.
 
 `other` is the share of our time, checkpoints aside, that is neither forward and backward pass nor clipping and the
 optimizer's step. `stall` is how long a checkpoint holds training up, beside what the Trainer's takes, and what share of
@@ -118,7 +118,7 @@ def ours(tokens: Path, config: PretrainStage, folder: Path, rank: int = 0) -> Fi
 
     def accumulated(*given: Any, **named: Any) -> Any:
         result = accumulate(*given, **named)
-        losses.append(result.loss + result.metrics.get("router_loss", 0.0))
+        losses.append(result.loss)
         return result
 
     def built(*given: Any) -> torch.optim.Optimizer:
@@ -153,7 +153,15 @@ class RowsOfSteps(torch.utils.data.Dataset):
 
 
 class InOrder(transformers.Trainer):
-    """The Trainer without shuffling."""
+    """The Trainer without shuffling; it keeps what router losses add to each loss, which ours are stated without."""
+
+    routers: list[float]
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **named: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **named)
+        aux = outputs.get("aux_loss")
+        self.routers.append(0.0 if aux is None else model.router_aux_loss_coef * float(aux))
+        return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler:
         return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -202,11 +210,16 @@ def theirs(tokens: Path, config: PretrainStage, folder: Path) -> Figures:
     )
     clock = Clock()
     ticking = Ticking(clock)
-    trainer = InOrder(peer(family, VOCABULARY), arguments, train_dataset=RowsOfSteps(rows), callbacks=[ticking])
+    model = peer(family, VOCABULARY)
+    if config.model.experts:
+        # A balanced router's loss is 1 here, as OLMoE was trained, and the number of experts of a token there.
+        model.router_aux_loss_coef = config.model.experts.balance_loss / config.model.experts.top_k
+    trainer = InOrder(model, arguments, train_dataset=RowsOfSteps(rows), callbacks=[ticking])
+    trainer.routers = []
     trainer.remove_callback(transformers.PrinterCallback)
     trainer._save_checkpoint = clock.timed("save", trainer._save_checkpoint)
     trainer.train()
-    return clock.figures(steps) | {"loss": ticking.loss}
+    return clock.figures(steps) | {"loss": ticking.loss - float(np.mean(trainer.routers[-LOGGED:]))}
 
 
 def in_process(side: Callable[..., Figures], *given: Any) -> Figures:
