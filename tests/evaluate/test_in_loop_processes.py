@@ -2,6 +2,7 @@
 
 import logging
 import logging.handlers
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def fresh() -> Transformer:
 
 
 def on_each_process(problems: Path) -> None:
+    os.environ.pop("WORLD_SIZE")  # as in a run, where the group alone says how many they are
     handler = logging.handlers.BufferingHandler(100)
     logging.getLogger("glassbox").addHandler(handler)
     for count in (1, 3):

@@ -30,7 +30,7 @@ from glassbox.tokens.pack import Encoded, pack_conversations, rows_to_batch
 from glassbox.tokens.tokenizer import END_OF_TEXT, encode, special_id
 from glassbox.train.evaluation import logprobs_of_labels
 from glassbox.train.parallel.place import Placed
-from glassbox.train.parallel.ranks import world
+from glassbox.train.parallel.ranks import processes
 from glassbox.train.pretrain import Scorer
 
 log = logging.getLogger("glassbox")
@@ -66,7 +66,7 @@ def scorer(config: PretrainStage, inputs: Inputs, workspace: Workspace, tokenize
     """
     trials: list[tuple[Asked, Trial]] = []
     for task in config.tasks:
-        if task.answered and world() > 1:
+        if task.answered and processes() > 1:
             if workspace.rank == 0:
                 log.warning("task '%s' is left out: no process holds the whole network to decode with", task.name)
             continue
