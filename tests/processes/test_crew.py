@@ -53,7 +53,7 @@ def test_process_0_does_alone_what_is_not_training_and_reports(folder: Path) -> 
     assert events("base") == ["started", "finished"]
 
 
-@pytest.mark.parametrize(("rank", "code"), [pytest.param(0, 2, marks=pytest.mark.slow), (1, 1)])
+@pytest.mark.parametrize(("rank", "code"), [pytest.param(0, 2, marks=pytest.mark.matrix), (1, 1)])
 def test_an_error_in_any_process_is_one_sentence_and_its_exit_code(folder: Path, rank: int, code: int) -> None:
     assert ended(toy({"do": "raise", "rank": rank, "code": code}, 2, 3))[::2] == (
         code,
@@ -62,7 +62,7 @@ def test_an_error_in_any_process_is_one_sentence_and_its_exit_code(folder: Path,
     assert events("base") == ["started", "failed"]
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_when_one_is_killed_all_start_again(folder: Path, rank: int) -> None:
     code, out, err = ended(toy({"do": "kill", "rank": rank}, 2, 1))
     assert code == 0

@@ -147,6 +147,7 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "small/base") if "loss" in row]
 
 
+@pytest.mark.matrix
 def test_when_a_host_is_lost_the_others_go_on_with_the_same_data(calm: Path, started: Path) -> None:
     quick = "--rdzv-conf=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3"
     port = free_port()
@@ -173,6 +174,7 @@ STUBS = {
 }
 
 
+@pytest.mark.matrix
 def test_a_slurm_job_that_is_warned_goes_on_in_its_next_turn(calm: Path, started: Path) -> None:
     for name, text in STUBS.items():
         (started / name).write_text(text)
