@@ -38,6 +38,7 @@ class Pipeline:
         self.holders = [dist.get_global_rank(self.group, holders[number]) for number in range(stages)]
         """The process (of the world) that has each stage."""
         self._schedules: dict[tuple[int, ...], tuple[Any, list[Stage]]] = {}
+        """The latest, by number and shape of its micro-batches."""
 
     @property
     def ends(self) -> bool:
