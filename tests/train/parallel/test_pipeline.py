@@ -1,6 +1,6 @@
 """Every pipeline schedule gives one process's loss, gradients and held-out measures.
 
-`pytest -m "" tests/train/parallel/test_pipeline.py` runs the whole matrix; what is marked slow is left to it.
+`pytest -m matrix` runs what is left out of the default run.
 """
 
 from typing import Any
@@ -138,7 +138,7 @@ def every_network() -> None:
     compare([("experts", schedule, 2) for schedule in SCHEDULES])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_on_every_network():
     run_ranks(every_network, 2)
 
@@ -189,11 +189,11 @@ def exchanges_run_under_computation() -> None:
     assert len(covered) >= 0.4 * len(ends)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_pipelines_of_four_processes_and_together_with_every_other_dimension():
     run_ranks(mixed, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_overlap_gives_the_same_gradients_and_covers_exchanges():
     run_ranks(overlapping, 4)
