@@ -6,7 +6,7 @@ from glassbox.align.objective import sft
 from glassbox.errors import RequestError
 from glassbox.judge.stage import read_problems
 from glassbox.ledger.workspace import Inputs, Workspace
-from glassbox.model.folder import describe_model, load_model
+from glassbox.model.folder import describe_model, lay_out
 from glassbox.recipe.training import SftStage
 from glassbox.tokens.batches import Batch
 from glassbox.tokens.chat import encode_chat
@@ -21,7 +21,7 @@ from glassbox.train.step import Beside
 def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
     """Pack the conversations into rows, train for `epochs` passes, each in its own order."""
     source = inputs.one("model") / "model"
-    loaded = load_model(source, workspace.device)
+    loaded, weights = lay_out(source)
     problems = list(read_problems(inputs.one("problems"), "train"))[: config.conversations]
     encoded = [encode_chat(loaded.tokenizer, conversation(problem)) for problem in problems]
     context = min(config.context, loaded.context)
@@ -47,6 +47,7 @@ def run(config: SftStage, inputs: Inputs, workspace: Workspace) -> None:
         course=steady(config.optimizer, config.schedule, steps, beside),
         loop=config.loop,
         workspace=workspace,
+        first_values=weights.read,
         describe=lambda folder, step: describe_model(folder, loaded.sizes, source),
     )
     about = {"conversations": len(problems) - len(left_out), "left_out_too_long": len(left_out), "rows": len(rows)}

@@ -119,20 +119,26 @@ def load_model(folder: Path, device: str = "cpu", dtype: torch.dtype | None = No
     not cast them at every step, while gains and routers stay fp32. Raises `RequestError` naming the file that is
     missing or damaged, or the tensor that holds numbers that are not finite.
     """
+    loaded, tensors = lay_out(folder)
+    state = {}
+    for name, weight in loaded.model.state_dict().items():
+        kept = dtype is None or weight.dim() == 1 or "router" in name
+        state[name] = tensors.read(name).to(device, torch.float32 if kept else dtype)
+    loaded.model.load_state_dict(state, assign=True)
+    if dtype is not None:
+        loaded.model.compute_dtype = dtype
+    return loaded
+
+
+def lay_out(folder: Path) -> tuple[LoadedModel, Tensors]:
+    """What `load_model` reads but for the weights: the network is on the meta device, and they are still on disk."""
     opened = open_model(folder, lambda name, entry: entry.dtype)
     network, vocab_size, context = opened.sizes
     tokenizer = read_tokenizer(folder, vocab_size)
     with torch.device("meta"):
         model = Transformer(network, vocab_size)
-    state = {}
-    for name, weight in model.state_dict().items():
-        kept = dtype is None or weight.dim() == 1 or "router" in name
-        state[name] = opened.tensors.read(name).to(device, torch.float32 if kept else dtype)
-    model.load_state_dict(state, assign=True)
-    if dtype is not None:
-        model.compute_dtype = dtype
     manner = None if read_chat(folder, tokenizer) else read_manner(folder, opened.config, tokenizer)
-    return LoadedModel(model, network, vocab_size, context, tokenizer, manner)
+    return LoadedModel(model, network, vocab_size, context, tokenizer, manner), opened.tensors
 
 
 def open_model(folder: Path, dtype_of: Callable[[str, Entry], torch.dtype] | None = None) -> OpenModel:
