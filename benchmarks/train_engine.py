@@ -307,6 +307,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="share our run out over so many, against one")
     parser.add_argument("--json", action="store_true", help="one JSON line per row")
     options = parser.parse_args()
+    if options.processes == 1 and not FIRST <= options.checkpoint_every < options.steps:
+        parser.error(f"--checkpoint-every must be at least {FIRST} and below --steps, so that a checkpoint is counted")
     for row in table(options):
         print(
             json.dumps(row) if options.json else "  ".join(f"{key} {value}" for key, value in row.items()), flush=True
