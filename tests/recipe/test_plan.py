@@ -98,3 +98,9 @@ def test_a_stage_has_the_devices_of_its_plan() -> None:
         assert rows[0]["memory"]["optimizer"] < 8 * rows[0]["parameters"] / 2
     with pytest.raises(RequestError, match=r"--devices 6: loop\.parallel of stage 'sft' takes a multiple of 4"):
         planned(*plan, devices=6)
+
+
+def test_preferences_need_room_for_the_whole_network_to_sample_with() -> None:
+    rows = {row["stage"]: row for row in planned("dpo.loop.parallel.shard=64")["training"]}
+    assert rows["dpo"]["memory"]["weights"] >= 4 * rows["dpo"]["parameters"]
+    assert rows["dpo"]["memory"]["optimizer"] == pytest.approx(8 * rows["dpo"]["parameters"] / 64, rel=1e-3)

@@ -146,6 +146,8 @@ def _training(
     )
     if isinstance(stage, GrpoStage) and stage.objective.kl:
         memory = replace(memory, weights=2 * memory.weights)  # the reference model
+    if isinstance(stage, DpoStage):  # it samples with the whole network on each device before that is shared out
+        memory = replace(memory, weights=max(memory.weights, 4 * counted.total))
     hours = flops / (chip.flops * utilisation * count) / 3600
     return {
         "stage": name,
