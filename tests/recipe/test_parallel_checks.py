@@ -117,6 +117,10 @@ def test_schedules_that_split_the_backward_pass_refuse_zero_3_and_compiled_block
             [*OVERLAPPING, "base.loop.recompute=full"],
             "set recompute to none",
         ),
+        (
+            [*OVERLAPPING, "base.loop.parallel.schedule=Interleaved1F1B", "base.loop.compile=true"],
+            "and compile to false",
+        ),
         ([*OF_EXPERTS, *plan("base", shard=4, expert=3)], "expert 3 must divide shard 4"),
     ],
 )

@@ -131,6 +131,6 @@ class Loop(Settings):
     def _check(self) -> "Loop":
         if self.compile and self.parallel.pipeline > 1 and self.parallel.schedule in SPLIT_BACKWARD:
             raise ValueError(f"{self.parallel.schedule} splits the backward pass, which compiled blocks cannot do")
-        if self.parallel.overlap and self.recompute != "none":
-            raise ValueError("overlap drives each layer's parts by itself: set recompute to none")
+        if self.parallel.overlap and (self.recompute != "none" or self.compile):
+            raise ValueError("overlap drives each layer's parts by itself: set recompute to none and compile to false")
         return self
