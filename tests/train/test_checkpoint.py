@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_saving_returns_before_the_write_ends_and_holds_that_moment(tmp_path, mo
                 tensor.zero_()
         state[1].step()
         assert not list(tmp_path.glob("step-*"))
-        saver.check()
+        assert not saver.failed()
         done.set()
         saver.wait()
         assert names(tmp_path) == ["step-000000002"]
@@ -256,6 +257,8 @@ def test_a_write_that_fails_stops_the_run_with_one_sentence(tmp_path, monkeypatc
         save(tmp_path, state, Progress(step=2))
     with Saver(tmp_path, *state) as saver:
         saver.save(Progress(step=2))
+        while not saver.failed():
+            time.sleep(0.01)
         with pytest.raises(GlassboxError, match=message):
             saver.save(Progress(step=3))
 

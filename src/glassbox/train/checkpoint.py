@@ -123,10 +123,9 @@ class Saver:
         state = {"progress": dataclasses.asdict(progress), "kept": keep}
         self._writing = self._thread.submit(self._write, target, copies, plan, state)
 
-    def check(self) -> None:
-        """Raise GlassboxError if the checkpoint that was being written could not be; does not wait."""
-        if self._writing is not None and self._writing.done():
-            self.wait()
+    def failed(self) -> bool:
+        """Whether the checkpoint that was being written could not be, as far as this process knows; does not wait."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def wait(self) -> None:
         """Until the checkpoint is on disk. Raises GlassboxError if it could not be written."""

@@ -138,12 +138,14 @@ def fit(
             if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
                 alive()
                 _evaluate(evaluate, placed, progress, workspace)
-            stopping = not done and ranks.most([float(workspace.stop_requested())])[0] > 0
+            asked, failed = ranks.most([float(workspace.stop_requested()), float(saver.failed())])
+            if failed:
+                saver.wait()
+            stopping = asked > 0 and not done
             keep = is_kept(loop, tokens, progress)
             if progress.step % loop.checkpoint_every == 0 or keep or done or stopping:
                 alive()
                 saver.save(progress, keep)
-            saver.check()
             if stopping:
                 raise Interrupted("stopped on request; run the same command again to go on")
     return progress

@@ -12,11 +12,12 @@ import torch
 from torch.multiprocessing import ProcessExitedException
 
 import glassbox.train.precision as precision
+from glassbox.errors import GlassboxError
 from glassbox.ledger.workspace import Workspace, read_metrics
 from glassbox.recipe.loop import Loop
 from glassbox.recipe.optimizer import Optimizer, Schedule
 from glassbox.tokens.order import ALL, Share
-from glassbox.train import checkpoint
+from glassbox.train import checkpoint, storage
 from glassbox.train.float8 import compute_in_float8
 from glassbox.train.loop import fit, steady
 from tests.train.conftest import build, counting_rows
@@ -83,7 +84,29 @@ def in_float8(folder: Path) -> None:
         run(folder, tainted(None), Optimizer(lr=0.01), precision="float8", micro_rows=3)
 
 
+def on_a_full_disk(folder: Path) -> None:
+    """The second process cannot write, and the first one's thread is late to hear of it: both stop at the same step."""
+    first = torch.distributed.get_rank() == 0
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    def late(work, group):
+        try:
+            return storage.together(work, group)
+        finally:
+            time.sleep(0.5 * first)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "together", late)
+        if not first:
+            patch.setattr(storage, "write_file", full)
+        with pytest.raises(GlassboxError, match=r"could not write the checkpoint.*No space left"):
+            run(folder, tainted(None), Optimizer(lr=0.01))
+
+
 def all_policies(folder: Path) -> None:
+    on_a_full_disk(folder / "full")
     in_float8(folder / "float8")
     for name, (safety, optimizer, batch_at) in POLICIES.items():
         events = run(folder / name, batch_at, optimizer, safety=safety)
