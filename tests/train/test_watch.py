@@ -52,5 +52,6 @@ def test_who_is_slow():
     assert slow_ranks([1.0, 1.1, 0.9, 2.5], 4.0, 2.0) == [3]
     assert slow_ranks([1.0, 1.1, 0.9, 1.9], 4.0, 2.0) == []
     assert slow_ranks([0.001, 0.001, 0.004], 4.0, 2.0) == []  # many times the median, and worth nothing
+    assert slow_ranks([0.01, 0.01, 0.09], 0.5, 2.0) == []  # what any busy host does
     assert slow_ranks([1.0, 2.1], 4.0, 2.0) == [1]
     assert slow_ranks([1.0], 1.0, 2.0) == []

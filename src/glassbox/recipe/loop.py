@@ -94,7 +94,7 @@ class Safety(Settings):
     stands and ends, so that it can be started again; 0: never."""
     slow: float = Field(default=2.0, gt=1, json_schema_extra=NOT_IDENTITY)
     """A process is reported as slow when it takes this many times the median until it first has to wait for others, and
-    that costs a twentieth of the step."""
+    that costs a twentieth of the steps since the last log line and 0.1 s."""
 
 
 class Loop(Settings):

@@ -15,8 +15,9 @@ from glassbox.train.parallel.ranks import Ranks
 
 STACKS = "stacks-rank-{rank}.txt"
 """Where a process that hangs writes what each of its threads is doing."""
-WORTH = 0.05
-"""A process is not called slow for less than this share of a step."""
+WORTH, MOMENT = 0.05, 0.1
+"""A process is not called slow for less than this share of the time, nor for so few seconds since the last report: the
+system itself gives a process the processor later by some hundredths."""
 
 
 @contextmanager
@@ -89,6 +90,6 @@ class Pace:
 
 def slow_ranks(each: Sequence[float], whole: float, factor: float) -> list[int]:
     """Which processes took `factor` times the median of `each` one's own seconds (of two, the quicker one's), and more
-    than a small share of the `whole` beyond it."""
-    middle = median_low(each)
-    return [rank for rank, own in enumerate(each) if own > factor * middle and own - middle > WORTH * whole]
+    than a moment and a small share of the `whole` beyond it."""
+    middle, least = median_low(each), max(MOMENT, WORTH * whole)
+    return [rank for rank, own in enumerate(each) if own > factor * middle and own - middle > least]
