@@ -89,7 +89,7 @@ def test_stopped_by_ctrl_c_then_killed_it_ends_with_the_same_weights(calm: Path,
     code, err = ended(process)
     assert code == 130
     assert err.count("\n") == 2
-    assert "stage 'base': stopped on request; run the same command again to go on" in err
+    assert "glassbox: stopped on request; run the same command again to go on" in err
 
     process = go(started, "--restarts", "1")
     wait_for_step(started, 12)

@@ -134,7 +134,9 @@ class Crew:
             if self.count > 1:
                 dist.destroy_process_group()
         except BaseException as error:
-            prefix = f"stage '{workspace.folder.name}': " if self.rank else ""  # process 0's runner says it itself
+            # process 0's runner says the stage itself, and nobody says it of a request to stop
+            said = self.rank == 0 or isinstance(error, Interrupted)
+            prefix = "" if said else f"stage '{workspace.folder.name}': "
             failure = self.report(error, prefix)
             if failure.rank == self.rank and isinstance(error, (GlassboxError, KeyboardInterrupt)):
                 if self.rank and isinstance(error, GlassboxError):
