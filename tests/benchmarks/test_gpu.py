@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_every_row_is_measured_on_small_networks():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--smoke", "--json"], capture_output=True, text=True, check=True

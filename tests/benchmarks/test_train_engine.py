@@ -10,7 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_engine.py"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_run_has_the_trainers_losses():
     arguments = ["--families", "mistral", "--precisions", "fp32", "--steps", "10", "--checkpoint-every", "5", "--json"]
     done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=True)

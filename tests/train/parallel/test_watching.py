@@ -144,7 +144,7 @@ def hanging(folder: Path) -> None:
     run(folder, batch_at, RMSPROP, safety={"watchdog": 4})
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_processes_that_hang_say_where_and_the_next_attempt_goes_on(tmp_path):
     with pytest.raises(ProcessExitedException):
         run_ranks(hanging, 2, tmp_path)
