@@ -105,7 +105,7 @@ def train(pages: Path, tokens: Path, folder: Path, seed: int, plan: Plan) -> Non
 
     latest: dict[str, NDArray[np.float64]] = {}
 
-    def evaluate() -> dict[str, float]:
+    def evaluate(*_: object) -> dict[str, float]:
         latest.update({name: one.nats(model) for name, one in sets.items()})
         return {f"bits_per_byte/{name}": bits_per_byte(one, latest[name]) for name, one in sets.items()}
 

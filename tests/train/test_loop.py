@@ -36,7 +36,7 @@ def train(folder: Path, *, steps: int = 8, model=None, batch_at=counting_rows, s
     loop = Loop(**({"micro_rows": 4, "checkpoint_every": 3, "log_every": 1} | settings))
     evaluate = None
     if loop.evaluate_every:
-        evaluate = lambda placed: {"held_out_nats": measure(model, counting_rows(99)).nats}  # noqa: E731
+        evaluate = lambda placed, step: {"held_out_nats": measure(model, counting_rows(99)).nats}  # noqa: E731
     progress = fit(
         model,
         batch_at,

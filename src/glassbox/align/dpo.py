@@ -31,6 +31,8 @@ SAMPLED_AT_ONCE = 256
 
 def run(config: DpoStage, inputs: Inputs, workspace: Workspace) -> None:
     """Sample, pair, take the starting model's log-probabilities, train. Pairs are a pure function of model and seed."""
+    if config.rows % processes():
+        raise RequestError(f"rows: the {config.rows} pairs of a step do not divide among {processes()} processes")
     source = inputs.one("model") / "model"
     loaded = load_model(source, workspace.device)
     problems = list(read_problems(inputs.one("problems"), "train"))

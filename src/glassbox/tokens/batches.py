@@ -107,13 +107,6 @@ class PretrainData:
         first = level.first + (place - self._starts[at]) * level.rows
         return range(first + anew, min(first + level.rows, level.last) + anew)
 
-    def tokens_before(self, step: int) -> int:
-        """Tokens that the steps before it read, over all phases."""
-        number = self.locate(step)[0]
-        return sum(phase.total_tokens for phase in self.phases[:number]) + (
-            self.rows(step % self.steps).start * self.phases[number].context
-        )
-
     def windows(self, step: int, share: Share = ALL) -> list[tuple[str, int]]:
         """(source, window) of each row of a step that a process reads."""
         number, rows = self.locate(step)[0], self.rows(step)

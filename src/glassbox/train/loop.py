@@ -76,7 +76,7 @@ def fit(
     loop: Loop,
     workspace: Workspace,
     denominator: Callable[[Rows], float] = labelled_tokens,
-    evaluate: Callable[[Placed], dict[str, float]] | None = None,
+    evaluate: Callable[[Placed, int], dict[str, float]] | None = None,
     first_values: Callable[[str], Tensor] | None = None,
     describe: Describe | None = None,
     from_model: bool = False,
@@ -85,9 +85,9 @@ def fit(
 
     `batch_at(step, share)` gives a process's share of a step's rows (see `rows.py`); with `from_model` it uses the
     model as it stands, and is called when its turn comes. `course(step)` says how the step trains. `denominator(rows)`
-    is what the step's summed loss is divided by, counted over the whole step. `evaluate(placed)` returns named numbers
-    for the metrics stream. `first_values(name)` gives the whole tensors of a model on the meta device, where there is
-    no checkpoint. `describe` makes each checkpoint a model folder.
+    is what the step's summed loss is divided by, counted over the whole step. `evaluate(placed, step)` returns named
+    numbers for the metrics stream, after so many steps. `first_values(name)` gives the whole tensors of a model on the
+    meta device, where there is no checkpoint. `describe` makes each checkpoint a model folder.
 
     Under a plan (`loop.parallel`) every process of the run calls this with the same arguments, and the model is cut
     down to its part. Raises GlassboxError when loss or gradient stop being finite and `loop.safety` does not go on,
@@ -218,10 +218,10 @@ def _metrics(update: Update, now: Course, placed: Placed, progress: Progress) ->
 
 
 def _evaluate(
-    evaluate: Callable[[Placed], dict[str, float]], placed: Placed, progress: Progress, workspace: Workspace
+    evaluate: Callable[[Placed, int], dict[str, float]], placed: Placed, progress: Progress, workspace: Workspace
 ) -> None:
     with torch.no_grad():
-        progress.evaluation = evaluate(placed)
+        progress.evaluation = evaluate(placed, progress.step)
     placed.settle()
     workspace.metric(progress.step, **progress.evaluation)
 

@@ -57,8 +57,9 @@ def run(config: PretrainStage, inputs: Inputs, workspace: Workspace, tasks: Task
     tokenizer = load_tokenizer(folder.tokenizer_folder)
     scorer = tasks(config, inputs, workspace, tokenizer, context) if tasks else None
 
-    def evaluate(placed: Placed) -> dict[str, float]:
-        found = held_out(placed, tokens, sources, context, config.loop.micro_rows)
+    def evaluate(placed: Placed, step: int) -> dict[str, float]:
+        rows_of = config.phases[data.locate(step - 1)[0]].context
+        found = held_out(placed, tokens, sources, rows_of, config.loop.micro_rows)
         return found | scorer(placed) if scorer else found
 
     def describe(path: Path, step: int) -> None:

@@ -126,7 +126,7 @@ def train(folder: Path, case: Case, steps: int = STEPS) -> None:
     model.init_weights(3)
     everything = Share()
 
-    def evaluate(placed: Placed) -> dict[str, float]:
+    def evaluate(placed: Placed, step: int) -> dict[str, float]:
         batch = rows_of(999, everything, 6)
         found = measure(placed, batch, 2)
         logprobs = logprobs_of_labels(placed, batch, 2)
