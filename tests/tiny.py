@@ -11,7 +11,7 @@ from glassbox.recipe.network import Attention, Network
 from glassbox.recipe.text import ProblemKind
 from glassbox.tokens.tokenizer import train_tokenizer
 
-TINY = """\
+HEAD = """\
 name: tiny
 seed: 5
 machine: {device: cpu, threads: 1}
@@ -23,6 +23,12 @@ stages:
     sources: [{name: notes, format: text, path: NOTES}]
   tokenizer: {kind: tokenizer, from: [documents, problems], vocab_size: 400}
   tokens: {kind: tokenize, from: [documents, problems, tokenizer], held_out: 0.1}
+"""
+"""The recipe up to its tokens."""
+
+TINY = (
+    HEAD
+    + """\
   base:
     kind: pretrain
     from: tokens
@@ -60,6 +66,7 @@ stages:
     problems: 20
     sampling: {temperature: 0.0, max_new_tokens: 24, batch: 8}
 """
+)
 
 SENTENCES = (
     "The {a} of the library describes how the {b} is opened, read and closed by the program that calls it.",

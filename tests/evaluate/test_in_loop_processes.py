@@ -37,7 +37,7 @@ def fresh() -> Transformer:
     return tiny_loaded(CONTEXT).model
 
 
-def on_each_process(problems: Path) -> None:
+def assert_scores_of_one(problems: Path) -> None:
     os.environ.pop("WORLD_SIZE")  # as in a run, where the group alone says how many they are
     handler = logging.handlers.BufferingHandler(100)
     logging.getLogger("glassbox").addHandler(handler)
@@ -58,4 +58,4 @@ def on_each_process(problems: Path) -> None:
 def test_processes_score_together_what_one_scores(tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
     write_lines(problems, [{"question": "What is 2 + 2?", "solution": "#### 4", "answer": "4"}])
-    run_ranks(on_each_process, 2, problems)
+    run_ranks(assert_scores_of_one, 2, problems)

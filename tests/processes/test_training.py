@@ -15,22 +15,13 @@ import psutil
 import pytest
 
 from glassbox.ledger.workspace import read_metrics
-from tests.tiny import write_notes
+from tests.tiny import HEAD, write_notes
 
 pytestmark = pytest.mark.slow
 
-RECIPE = """\
-name: small
-seed: 5
-machine: {device: cpu, threads: 1}
-stages:
-  problems: {kind: problems, train: 400, held_out: 40, kinds: [{kind: addition, low: 1, high: 30}, {kind: comparison}]}
-  documents:
-    kind: curate
-    from: problems
-    sources: [{name: notes, format: text, path: notes}]
-  tokenizer: {kind: tokenizer, from: [documents, problems], vocab_size: 400}
-  tokens: {kind: tokenize, from: [documents, problems, tokenizer], held_out: 0.1}
+RECIPE = (
+    HEAD.replace("name: tiny", "name: small").replace("NOTES", "notes")
+    + """\
   base:
     kind: pretrain
     from: tokens
@@ -40,6 +31,7 @@ stages:
     optimizer: {lr: 5.0e-3}
     loop: {checkpoint_every: 2, log_every: 1, micro_rows: 2}
 """
+)
 RUN = [sys.executable, "-m", "glassbox", "run", "small.yaml"]
 WEIGHTS = Path("small", "base", "model", "model.safetensors")
 

@@ -1,42 +1,14 @@
 """Every field of every recipe class stands in `fields.txt`: adding one is a decision, made by adding it there."""
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from pydantic import BaseModel
 
-from glassbox.recipe import (
-    base,
-    classify,
-    clutter,
-    curation,
-    duplicates,
-    loop,
-    network,
-    optimizer,
-    phases,
-    schema,
-    sources,
-    tasks,
-    text,
-    training,
-)
+import glassbox.recipe
 
-MODULES = (
-    base,
-    classify,
-    clutter,
-    curation,
-    duplicates,
-    loop,
-    network,
-    optimizer,
-    phases,
-    schema,
-    sources,
-    tasks,
-    text,
-    training,
-)
+MODULES = [import_module(f"glassbox.recipe.{module.name}") for module in iter_modules(glassbox.recipe.__path__)]
 LIST = Path(__file__).with_name("fields.txt")
 
 

@@ -9,6 +9,7 @@ from glassbox.recipe.loading import load_recipe
 from glassbox.recipe.loop import Parallel
 from glassbox.recipe.network import Attention, Experts, Network
 from glassbox.recipe.parallel_checks import parallel_error
+from glassbox.recipe.schema import Recipe
 
 RECIPE = """\
 name: tiny
@@ -33,10 +34,10 @@ OF_EXPERTS = ["base.model.hidden=null", "base.model.experts={count: 6, top_k: 2,
 CHOOSING = [OF_EXPERTS[0], "base.model.experts={count: 6, top_k: 2, hidden: 8, choice: expert, balance_loss: 0}"]
 
 
-def load(folder: Path, *overrides: str) -> None:
+def load(folder: Path, *overrides: str) -> Recipe:
     path = folder / "recipe.yaml"
     path.write_text(RECIPE)
-    load_recipe(path, list(overrides))
+    return load_recipe(path, list(overrides))
 
 
 def plan(stage: str, **settings: int | str | bool) -> list[str]:
@@ -59,7 +60,11 @@ OVERLAPPING = [*OF_EXPERTS, *plan("base", overlap=True, pipeline=2, schedule="Du
     ],
 )
 def test_plans_that_fit_are_taken(tmp_path: Path, overrides: list[str]) -> None:
-    load(tmp_path, *overrides)
+    stages = load(tmp_path, *overrides).stages
+    for override in overrides:
+        stage, _, setting = override.partition(".loop.parallel.")
+        name, _, value = setting.partition("=")
+        assert not name or str(getattr(stages[stage].loop.parallel, name)) == value
 
 
 @pytest.mark.parametrize(

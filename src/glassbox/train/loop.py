@@ -130,24 +130,15 @@ def fit(
             pace.count(waited, time.perf_counter() - started)
 
             done = progress.step == steps
-            note = f"loss {update.result.loss:.3f} · {meter.rate():,.0f} tokens/s"
-            workspace.progress(progress.step, steps, note)
+            workspace.progress(progress.step, steps, f"loss {update.result.loss:.3f} · {meter.rate():,.0f} tokens/s")
             if progress.step % loop.log_every == 0 or done:
                 workspace.metric(progress.step, **_metrics(update, now, placed, progress), **meter.read(update.result))
                 pace.report(workspace, progress.step)
             if evaluate and (done or (loop.evaluate_every and progress.step % loop.evaluate_every == 0)):
                 alive()
                 _evaluate(evaluate, placed, progress, workspace)
-            asked, failed = ranks.most([float(workspace.stop_requested()), float(saver.failed())])
-            if failed:
-                saver.wait()
-            stopping = asked > 0 and not done
-            keep = is_kept(loop, tokens, progress)
-            if progress.step % loop.checkpoint_every == 0 or keep or done or stopping:
-                alive()
-                saver.save(progress, keep)
-            if stopping:
-                raise Interrupted("stopped on request; run the same command again to go on")
+            alive()
+            _save(saver, progress, is_kept(loop, tokens, progress), loop.checkpoint_every, workspace, done)
     return progress
 
 
@@ -215,6 +206,19 @@ def _metrics(update: Update, now: Course, placed: Placed, progress: Progress) ->
     if _scaling(placed):
         metrics |= {"loss_scale": progress.loss_scale, "skipped_steps": progress.skipped}
     return metrics
+
+
+def _save(saver: Saver, progress: Progress, keep: bool, every: int, workspace: Workspace, done: bool) -> None:
+    """Write a checkpoint where its turn has come, it is to be kept, or the run ends here: done, or on a request that
+    all processes hear of at the same step. Raises Interrupted then, and GlassboxError where the one before failed."""
+    asked, failed = saver.placed.ranks.most([float(workspace.stop_requested()), float(saver.failed())])
+    if failed:
+        saver.wait()
+    stopping = asked > 0 and not done
+    if progress.step % every == 0 or keep or done or stopping:
+        saver.save(progress, keep)
+    if stopping:
+        raise Interrupted("stopped on request; run the same command again to go on")
 
 
 def _evaluate(

@@ -48,7 +48,7 @@ def held(name: str, settings: dict[str, Any], world: int) -> tuple[int, int]:
     return int(found), expected.optimizer // 8
 
 
-def compare(world: int) -> None:
+def assert_held_as_planned(world: int) -> None:
     for name, settings in PLANS:
         found, expected = held(name, settings, world)
         assert found == pytest.approx(expected, rel=0.02), (name, settings)  # FSDP pads, and gains are not divided
@@ -56,4 +56,4 @@ def compare(world: int) -> None:
 
 @pytest.mark.matrix
 def test_processes_hold_what_the_plan_says() -> None:
-    run_ranks(compare, 2, 2)
+    run_ranks(assert_held_as_planned, 2, 2)

@@ -103,7 +103,7 @@ def assert_same_measures(found: Placed, alone: Placed, note: Any) -> None:
     torch.testing.assert_close(logprobs_of_labels(found, rows, 2), logprobs_of_labels(alone, rows, 2))
 
 
-def compare(cases: list[tuple[str, str, int]], dtype: torch.dtype = torch.float32, **plan: int) -> None:
+def assert_as_alone(cases: list[tuple[str, str, int]], dtype: torch.dtype = torch.float32, **plan: int) -> None:
     """Each case: a network, a schedule, rows (two sequences a micro-batch)."""
     for network, schedule, count in cases:
         rows, beside, note = rows_of(count), Beside(True, 0.3, 1e-3), (network, schedule, count, plan)
@@ -122,45 +122,47 @@ def compare(cases: list[tuple[str, str, int]], dtype: torch.dtype = torch.float3
         assert_same_measures(found, alone, note)
 
 
-def every_schedule() -> None:
-    compare([("ahead", schedule, 9) for schedule in SCHEDULES])
-    compare([("experts", "InterleavedZeroBubble", 2)])
-    compare([("dense", "1F1B", 9), ("experts", "ZBVZeroBubble", 9)], torch.bfloat16)
+def assert_every_schedule() -> None:
+    assert_as_alone([("ahead", schedule, 9) for schedule in SCHEDULES])
+    assert_as_alone([("experts", "InterleavedZeroBubble", 2)])
+    assert_as_alone([("dense", "1F1B", 9), ("experts", "ZBVZeroBubble", 9)], torch.bfloat16)
 
 
 def test_every_schedule_gives_one_processs_gradients():
-    run_ranks(every_schedule, 2)
+    run_ranks(assert_every_schedule, 2)
 
 
-def every_network() -> None:
+def assert_every_network() -> None:
     for network in ("dense", "tied", "experts", "untied ahead"):
-        compare([(network, schedule, 9) for schedule in SCHEDULES])
-    compare([("experts", schedule, 2) for schedule in SCHEDULES])
+        assert_as_alone([(network, schedule, 9) for schedule in SCHEDULES])
+    assert_as_alone([("experts", schedule, 2) for schedule in SCHEDULES])
 
 
 @pytest.mark.matrix
 def test_on_every_network():
-    run_ranks(every_network, 2)
+    run_ranks(assert_every_network, 2)
 
 
-def mixed() -> None:
-    compare([("deep experts", schedule, 13) for schedule in SCHEDULES], pipeline=4)
-    compare([("experts", schedule, 8) for schedule in ("1F1B", "ZBVZeroBubble")], shard=2)
-    compare([("experts", schedule, 8) for schedule in ("InterleavedZeroBubble", "DualPipeV")], shard=2, expert=2)
-    compare([("ahead", schedule, 8) for schedule in ("Interleaved1F1B", "ZBVZeroBubble")], tensor=2)
-    compare([("ahead", "1F1B", 8), ("dense", "Interleaved1F1B", 7)], shard=2, zero=3)
-    compare([("dense", "ZBVZeroBubble", 7)], replicate=2)
-    compare([("experts", "DualPipeV", 7)], context=2)
+def assert_mixed_plans() -> None:
+    assert_as_alone([("deep experts", schedule, 13) for schedule in SCHEDULES], pipeline=4)
+    assert_as_alone([("experts", schedule, 8) for schedule in ("1F1B", "ZBVZeroBubble")], shard=2)
+    assert_as_alone(
+        [("experts", schedule, 8) for schedule in ("InterleavedZeroBubble", "DualPipeV")], shard=2, expert=2
+    )
+    assert_as_alone([("ahead", schedule, 8) for schedule in ("Interleaved1F1B", "ZBVZeroBubble")], tensor=2)
+    assert_as_alone([("ahead", "1F1B", 8), ("dense", "Interleaved1F1B", 7)], shard=2, zero=3)
+    assert_as_alone([("dense", "ZBVZeroBubble", 7)], replicate=2)
+    assert_as_alone([("experts", "DualPipeV", 7)], context=2)
 
 
-def overlapping() -> None:
+def assert_overlapping_plans() -> None:
     for schedule in ("DualPipeV", "Interleaved1F1B"):
-        compare([("experts", schedule, 16), ("ahead", schedule, 24)], shard=2, expert=2, overlap=True)
-    compare([("experts", "Interleaved1F1B", 16)], shard=2, expert=2, overlap=True, zero=3)
-    exchanges_run_under_computation()
+        assert_as_alone([("experts", schedule, 16), ("ahead", schedule, 24)], shard=2, expert=2, overlap=True)
+    assert_as_alone([("experts", "Interleaved1F1B", 16)], shard=2, expert=2, overlap=True, zero=3)
+    assert_exchanges_run_under_computation()
 
 
-def exchanges_run_under_computation() -> None:
+def assert_exchanges_run_under_computation() -> None:
     """In the slots of a schedule with two passes, other pieces are computed between an exchange's start and its end."""
     log: list[str] = []
     travel, run = overlap.travel, overlap.Tape.run
@@ -181,7 +183,7 @@ def exchanges_run_under_computation() -> None:
         return run(self, *arguments)
 
     with patch.object(overlap, "travel", logged_travel), patch.object(overlap.Tape, "run", logged_run):
-        compare([("experts", "DualPipeV", 24)], shard=2, expert=2, overlap=True)
+        assert_as_alone([("experts", "DualPipeV", 24)], shard=2, expert=2, overlap=True)
     ends = [at for at, event in enumerate(log) if event.startswith("end")]
     covered = [
         at for at in ends if any(event != "piece" for event in log[log.index(log[at].replace("end", "start")) : at])
@@ -191,9 +193,9 @@ def exchanges_run_under_computation() -> None:
 
 @pytest.mark.matrix
 def test_pipelines_of_four_processes_and_together_with_every_other_dimension():
-    run_ranks(mixed, 4)
+    run_ranks(assert_mixed_plans, 4)
 
 
 @pytest.mark.matrix
 def test_overlap_gives_the_same_gradients_and_covers_exchanges():
-    run_ranks(overlapping, 4)
+    run_ranks(assert_overlapping_plans, 4)

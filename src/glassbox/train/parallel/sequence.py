@@ -15,6 +15,7 @@ together, which a DTensor cannot say.
 Letters: B rows, T columns of the whole row, D width, H heads, d head width.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,9 @@ from glassbox.model.feed_forward import FeedForward
 from glassbox.model.transformer import Block, Columns, Transformer
 from glassbox.train.parallel.layout import Extent, Ranges, whole
 from glassbox.train.parallel.ranks import Ranks
+
+Collective = Callable[[Tensor, Any], Tensor]
+"""(tensor, process group) -> what this process has after it."""
 
 
 def columns_of(ranks: Ranks) -> Columns:
@@ -108,10 +112,10 @@ def _meet(module: nn.Module, group: Any) -> None:
     """All columns of the group go in, sums over the group come out by columns."""
 
     def gather(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (_Gather.apply(arguments[0], group), *arguments[1:])
+        return (_Meeting.apply(arguments[0], _gather, _scatter, group), *arguments[1:])
 
     def scatter(module: nn.Module, arguments: tuple[Any, ...], partial_BTD: Tensor) -> Tensor:
-        return _Scatter.apply(partial_BTD, group)
+        return _Meeting.apply(partial_BTD, _scatter, _gather, group)
 
     module.register_forward_pre_hook(gather)
     module.register_forward_hook(scatter)
@@ -132,26 +136,17 @@ def _scatter(x_BTD: Tensor, group: Any) -> Tensor:
     return own
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_BTD: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _gather(x_BTD, group)
+class _Meeting(torch.autograd.Function):
+    """One collective on the way there, its counterpart for the gradient on the way back."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _scatter(grads[0], ctx.group), None
-
-
-class _Scatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_BTD: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _scatter(x_BTD, group)
+    def forward(ctx: Any, x_BTD: Tensor, there: Collective, back: Collective, group: Any) -> Tensor:
+        ctx.back, ctx.group = back, group
+        return there(x_BTD, group)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _gather(grads[0], ctx.group), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.back(grads[0], ctx.group), None, None, None
 
 
 def _swap(x: Tensor, cut: int, join: int, group: Any) -> Tensor:
